@@ -1,0 +1,2 @@
+//! The `hermetic` command.
+fn main() {}

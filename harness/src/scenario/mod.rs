@@ -1,0 +1,3 @@
+//! Scenarios: what a file says ([`model`]), how it is read and checked, how an answer is judged, and the run itself.
+
+pub mod model;

@@ -1,0 +1,369 @@
+//! A scenario as meant: checked, with no question left that later code must ask about the file it came from.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use camino::Utf8PathBuf;
+use regex::Regex;
+use serde_json_path::JsonPath;
+
+/// The parts of a run, in the order in which they are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// The scenario files, the tools and the settings.
+    Config,
+    /// The image file before it is booted.
+    Image,
+    /// How the machine came up.
+    Boot,
+    /// Every service answers.
+    Health,
+    /// Login through the OpenID provider.
+    Oidc,
+    /// `!rave` commands.
+    AgentControl,
+    /// Sandbox machines for merge requests.
+    Sandbox,
+    /// The whole hello-world project.
+    E2e,
+    /// Budgets of time and memory.
+    Performance,
+    /// What must not be possible is tried.
+    Security,
+}
+
+impl Phase {
+    /// All phases in order.
+    pub const ALL: [Self; 10] = [
+        Self::Config,
+        Self::Image,
+        Self::Boot,
+        Self::Health,
+        Self::Oidc,
+        Self::AgentControl,
+        Self::Sandbox,
+        Self::E2e,
+        Self::Performance,
+        Self::Security,
+    ];
+
+    /// The word used for the folder and in names.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Image => "image",
+            Self::Boot => "boot",
+            Self::Health => "health",
+            Self::Oidc => "oidc",
+            Self::AgentControl => "agent_control",
+            Self::Sandbox => "sandbox",
+            Self::E2e => "e2e",
+            Self::Performance => "performance",
+            Self::Security => "security",
+        }
+    }
+}
+
+/// One trial in the test output: one file `scenarios/<phase>/<name>.toml`.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// The phase, from the folder.
+    pub phase: Phase,
+    /// `phase::name`.
+    pub name: String,
+    /// The file, as given on the way in (relative paths stay relative).
+    pub file: Utf8PathBuf,
+    /// One sentence: what holds if it passes.
+    pub summary: String,
+    /// Capabilities the guest's profile must have, else the scenario is skipped.
+    pub needs: Vec<String>,
+    /// The longest the whole scenario may take on a machine with KVM; scaled under TCG.
+    pub timeout: Duration,
+    /// It changes the machine, so nothing else runs at the same time.
+    pub alone: bool,
+    /// Names of secrets that the run makes; each is a variable, and masked wherever it appears.
+    pub secrets: Vec<String>,
+    /// The questions, in order; at least one.
+    pub steps: Vec<Step>,
+}
+
+/// What has to be there before a scenario can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Requires {
+    /// Nothing but this checkout.
+    Nothing,
+    /// The image file.
+    Image,
+    /// A booted machine.
+    Machine,
+}
+
+impl Scenario {
+    /// What this scenario needs, over all its steps.
+    pub fn requires(&self) -> Requires {
+        if !self.needs.is_empty() {
+            return Requires::Machine;
+        }
+        self.steps.iter().map(|step| step.requires).max().unwrap_or(Requires::Nothing)
+    }
+}
+
+/// One question inside a scenario.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// What is asked, in the author's words.
+    pub name: String,
+    /// The line of `[[step]]` in the file, from 1.
+    pub line: u64,
+    /// Whether a wrong answer fails or warns.
+    pub level: Level,
+    /// Ask again until it holds, for this long at most (scaled under TCG); `None`: ask once.
+    pub within: Option<Duration>,
+    /// Taken out for now.
+    pub skip: Option<Skip>,
+    /// The question.
+    pub ask: Ask,
+    /// What the answer must be.
+    pub expectations: Vec<Expectation>,
+    /// Lines of stdout that are known and removed before the expectations are looked at.
+    pub allow: Vec<Allowed>,
+    /// Values taken from the answer for later steps.
+    pub captures: Vec<Capture>,
+    /// What has to be there, from the kind of question and the variables it uses.
+    pub requires: Requires,
+}
+
+/// What a wrong answer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// The scenario fails.
+    Fail,
+    /// The scenario warns.
+    Warn,
+}
+
+/// A step taken out, with the date on which it comes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skip {
+    /// Why.
+    pub reason: String,
+    /// From this day on (UTC) the step is asked again.
+    pub until: jiff::civil::Date,
+    /// Where it is being worked on; may be empty.
+    pub tracker: String,
+}
+
+/// A known line of output.
+#[derive(Debug, Clone)]
+pub struct Allowed {
+    /// Matches the whole or a part of the line.
+    pub line: Regex,
+    /// Why it may be there.
+    pub reason: String,
+    /// From this day on (UTC) it is no longer allowed.
+    pub until: jiff::civil::Date,
+    /// The line of this entry in the file, from 1.
+    pub at: u64,
+}
+
+/// A text with `{{name}}` in it. Every name is known to be a built-in, a secret or an earlier capture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template(pub String);
+
+/// The five kinds of question.
+#[derive(Debug, Clone)]
+pub enum Ask {
+    /// A command in the guest, over SSH.
+    Run {
+        /// Given to the user's login shell.
+        command: Template,
+        /// The account; root unless the file says otherwise.
+        user: String,
+        /// Sent to the command's standard input.
+        stdin: Option<Template>,
+    },
+    /// A command on the machine that runs the harness (`/bin/sh -c`), in the project's folder.
+    Host {
+        /// The command.
+        command: Template,
+        /// Sent to its standard input.
+        stdin: Option<Template>,
+    },
+    /// A request from outside the guest to its public address.
+    Http(Box<Request>),
+    /// A connection from outside to a guest port that is not forwarded otherwise: what answers there?
+    Port {
+        /// The TCP port in the guest.
+        port: u16,
+        /// Sent after connecting.
+        send: Template,
+    },
+    /// A number or text that the run itself knows (see [`BUILT_INS`]).
+    Measure {
+        /// The built-in's name.
+        fact: String,
+    },
+}
+
+/// An HTTP request as the author wrote it.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// `GET`, `POST`, …
+    pub method: String,
+    /// A path below the guest's origin, or a whole URL.
+    pub url: Template,
+    /// Added to the URL's query.
+    pub query: Vec<(String, Template)>,
+    /// Sent as they are.
+    pub headers: Vec<(String, Template)>,
+    /// What is sent.
+    pub body: Body,
+    /// User and password for basic authentication.
+    pub basic: Option<(Template, Template)>,
+    /// Redirects followed at most; none unless the file says so.
+    pub follow: u32,
+}
+
+/// What a request sends.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// Nothing.
+    Empty,
+    /// `application/x-www-form-urlencoded`.
+    Form(Vec<(String, Template)>),
+    /// `application/json`; templates inside strings are filled in.
+    Json(serde_json::Value),
+    /// Bytes as they are.
+    Text(Template),
+}
+
+/// What one part of an answer must be.
+#[derive(Debug, Clone)]
+pub struct Expectation {
+    /// The line in the file, from 1.
+    pub line: u64,
+    /// The part of the answer.
+    pub subject: Subject,
+    /// Which value inside that part.
+    pub select: Select,
+    /// What must hold of it.
+    pub test: Test,
+}
+
+/// A part of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// The exit status of a command.
+    Exit,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// The HTTP status.
+    Status,
+    /// An HTTP header (lower case); several of one name are joined by newlines.
+    Header(String),
+    /// The HTTP body, or what a port answered.
+    Body,
+    /// Whether anything answered on a port.
+    Answers,
+    /// A measured value.
+    Value,
+}
+
+/// A value inside a text.
+#[derive(Debug, Clone)]
+pub enum Select {
+    /// The text itself; one final newline is not part of it.
+    Whole,
+    /// The values an RFC 9535 path selects in a JSON text.
+    Json(JsonPath),
+    /// The elements a CSS selector selects in an HTML text: an attribute, or else their text.
+    Html {
+        /// The selector, known to parse.
+        selector: String,
+        /// The attribute whose value is taken.
+        attribute: Option<String>,
+    },
+}
+
+/// What must hold of a value. Strings may contain `{{name}}`.
+#[derive(Debug, Clone)]
+pub enum Test {
+    /// Is exactly this.
+    Equals(serde_json::Value),
+    /// Is not this.
+    NotEquals(serde_json::Value),
+    /// Has this inside: a text in a text, an element in a list of selected values.
+    Contains(serde_json::Value),
+    /// Has this nowhere inside.
+    NotContains(serde_json::Value),
+    /// A regular expression finds a match.
+    Matches(Regex),
+    /// A regular expression finds no match.
+    NotMatches(Regex),
+    /// Is a number, not above this. Integers only.
+    AtMost(i64),
+    /// Is a number, not below this.
+    AtLeast(i64),
+    /// Its lines are exactly these, in this order.
+    Lines(Vec<String>),
+    /// Has this many lines (of a text) or selected values (of JSON or HTML).
+    Count(u64),
+    /// Every line matches.
+    EveryLine(Regex),
+    /// Is empty (true), or is not (false).
+    Empty(bool),
+}
+
+/// A value taken from an answer.
+#[derive(Debug, Clone)]
+pub struct Capture {
+    /// The variable's name.
+    pub name: String,
+    /// The line in the file, from 1.
+    pub line: u64,
+    /// The part of the answer.
+    pub subject: Subject,
+    /// Which value inside it.
+    pub select: Select,
+    /// If given, the first group (or the whole match) of it.
+    pub matches: Option<Regex>,
+    /// Masked from now on wherever it is written.
+    pub secret: bool,
+}
+
+/// Variables the run itself provides: name, what it needs, meaning and unit.
+pub const BUILT_INS: &[(&str, Requires, &str)] = &[
+    ("session.id", Requires::Nothing, "the session's id"),
+    ("session.dir", Requires::Nothing, "the session's folder under the artifacts"),
+    ("harness.scenarios", Requires::Nothing, "the folder of the scenario files"),
+    ("harness.rss_mib", Requires::Nothing, "resident memory of the harness, its peak, MiB"),
+    ("settings.safe_mode", Requires::Nothing, "1 or 0"),
+    ("image.provider", Requires::Image, "nix, reference or path"),
+    ("image.disk", Requires::Image, "path of the disk file"),
+    ("image.format", Requires::Image, "qcow2 or raw"),
+    ("image.digest", Requires::Image, "sha256:… of the disk file, taken before anything was booted"),
+    ("image.dir", Requires::Image, "folder of the image's files"),
+    ("image.bytes", Requires::Image, "bytes of all files of the image on the host's disk"),
+    ("image.built_seconds", Requires::Image, "seconds its build took; of a cached image, when it was built"),
+    ("image.packages", Requires::Image, "path of the package list; an empty text where there is none"),
+    ("machine.address", Requires::Machine, "loopback address of the machine's own"),
+    ("machine.ssh_port", Requires::Machine, "port of the guest's SSH server at that address"),
+    ("machine.console", Requires::Machine, "path of the serial console's log"),
+    ("machine.journal", Requires::Machine, "path of the journal, one JSON object a line"),
+    ("machine.accelerator", Requires::Machine, "kvm or tcg"),
+    ("machine.memory_mib", Requires::Machine, "memory given to the guest, MiB"),
+    ("machine.ready_seconds", Requires::Machine, "seconds from the start of QEMU to the guest's readiness event"),
+    ("machine.state", Requires::Machine, "what the guest's service manager said when it was ready: running, degraded"),
+    (
+        "machine.health_seconds",
+        Requires::Machine,
+        "seconds from readiness until the slowest health scenario first held; 0 before the health phase",
+    ),
+    ("machine.rss_mib", Requires::Machine, "resident memory of QEMU now, MiB"),
+    ("guest.ca", Requires::Machine, "path of the guest's CA certificate, fetched over SSH"),
+];
+
+/// Values of variables by name.
+pub type Variables = BTreeMap<String, String>;

@@ -1,0 +1,1 @@
+//! The signed record of a session. Knows neither machines nor scenario files, so that a verifier needs no QEMU.
