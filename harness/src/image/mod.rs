@@ -1,1 +1,16 @@
-//! What is booted: a disk file, and kernel, initrd and command line where it is booted directly.
+//! What is booted: a disk file, and kernel, initrd and command line where it is booted directly. Every provider returns
+//! the same [`Image`]; nothing afterwards asks where it came from. How it is booted is not known here.
+
+mod build;
+mod digest;
+mod manifest;
+mod nix;
+mod path;
+mod reference;
+mod source;
+
+pub use build::BuildError;
+pub use digest::{DigestError, FileDigest, digest};
+pub use manifest::{Boot, DiskFormat, Image, ManifestError, Provider};
+pub use path::PathError;
+pub use source::{ImageError, Sources, provide};

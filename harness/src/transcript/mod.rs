@@ -1,1 +1,7 @@
 //! The signed record of a session. Knows neither machines nor scenario files, so that a verifier needs no QEMU.
+
+pub mod canonical;
+pub mod model;
+pub mod sign;
+pub mod store;
+pub mod verify;

@@ -1,0 +1,163 @@
+//! Runs a program that builds an image: progress line by line, everything into a log, a limit, an end on interruption.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::wait::{self, Probe, WaitError};
+
+/// Lines of the log that an error shows.
+const TAIL: usize = 12;
+
+/// What a build is given besides its command.
+pub struct Limits<'a> {
+    /// The longest it may take.
+    pub time: Duration,
+    /// Where everything it says is kept.
+    pub log: &'a Utf8Path,
+    /// Set when the run is to end.
+    pub interrupted: &'a AtomicBool,
+    /// Called with every line it says on stderr.
+    pub progress: &'a (dyn Fn(&str) + Sync),
+}
+
+/// Why a build brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// It could not be started.
+    #[error("could not start `{program}`")]
+    Start {
+        /// The program.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its log could not be written.
+    #[error("could not write the build log `{path}`")]
+    Log {
+        /// The log.
+        path: Utf8PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It failed.
+    #[error("`{program}` ended with {status}; its last lines (all in `{log}`):\n{tail}")]
+    Failed {
+        /// The program.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// Its log.
+        log: Utf8PathBuf,
+        /// The log's end.
+        tail: String,
+    },
+    /// It took too long.
+    #[error("`{program}` took longer than {seconds} s and was ended; its last lines (all in `{log}`):\n{tail}")]
+    TooLong {
+        /// The program.
+        program: String,
+        /// The limit.
+        seconds: u64,
+        /// Its log.
+        log: Utf8PathBuf,
+        /// The log's end.
+        tail: String,
+    },
+    /// The run was interrupted.
+    #[error("interrupted while `{program}` was running")]
+    Interrupted {
+        /// The program.
+        program: String,
+    },
+}
+
+/// Ends the whole process group of a build, whatever way the function that started it is left.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        if let Some(group) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::TERM);
+            let deadline = Instant::now() + Duration::from_secs(5);
+            let ended = wait::until(deadline, || {
+                self.0.try_wait().map(|end| end.map_or(Probe::NotYet(String::new()), Probe::Ready))
+            });
+            if ended.is_err() {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+        }
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs `command` to its end and returns what it wrote on stdout.
+///
+/// # Errors
+/// If it cannot be started, fails, takes too long, or the run is interrupted.
+pub fn run(mut command: Command, limits: &Limits<'_>) -> Result<String, BuildError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let log = File::create(limits.log).map_err(|source| BuildError::Log { path: limits.log.to_owned(), source })?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let child = command.spawn().map_err(|source| BuildError::Start { program: program.clone(), source })?;
+    let mut group = Group(child);
+    let stdout = group.0.stdout.take();
+    let stderr = group.0.stderr.take();
+    let tail = Arc::new(Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        let output = scope.spawn(move || {
+            let mut text = String::new();
+            stdout.map(|mut stream| stream.read_to_string(&mut text));
+            text
+        });
+        scope.spawn(|| stderr.map(|stream| follow(stream, log, &tail, limits.progress)));
+        let deadline = Instant::now() + limits.time;
+        let ended = wait::until(deadline, || {
+            if limits.interrupted.load(Ordering::Relaxed) {
+                return Err(BuildError::Interrupted { program: program.clone() });
+            }
+            let end = group.0.try_wait().map_err(|source| BuildError::Start { program: program.clone(), source })?;
+            Ok(end.map_or(Probe::NotYet("still running".into()), Probe::Ready))
+        });
+        // The readers end when the last process of the group has let go of the pipes.
+        drop(group);
+        let output = output.join().unwrap_or_default();
+        let tail = || tail.lock().map(|lines| lines.join("\n")).unwrap_or_default();
+        match ended {
+            Ok(status) if status.success() => Ok(output),
+            Ok(status) => Err(BuildError::Failed { program, status, log: limits.log.to_owned(), tail: tail() }),
+            Err(WaitError::Deadline { .. }) => Err(BuildError::TooLong {
+                program,
+                seconds: limits.time.as_secs(),
+                log: limits.log.to_owned(),
+                tail: tail(),
+            }),
+            Err(WaitError::Never(error)) => Err(error),
+        }
+    })
+}
+
+fn follow(stream: impl Read, mut log: File, tail: &Mutex<Vec<String>>, progress: &(dyn Fn(&str) + Sync)) {
+    for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+        let _ = writeln!(log, "{line}");
+        progress(&line);
+        if let Ok(mut lines) = tail.lock() {
+            if lines.len() == TAIL {
+                lines.remove(0);
+            }
+            lines.push(line);
+        }
+    }
+}

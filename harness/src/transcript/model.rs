@@ -1,0 +1,434 @@
+//! What a transcript says. Integers only; times are RFC 3339 in UTC; every field is documented with its unit.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of this format. A reader refuses any other.
+pub const SCHEMA: u64 = 1;
+
+/// The signed record of one session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transcript {
+    /// The version of this format ([`SCHEMA`]).
+    pub schema: u64,
+    /// `spinup-YYYYMMDD-HHMMSS`, with `-N` where two sessions began in one second.
+    pub test_session_id: String,
+    /// The guest's name in its own profile: `P6-production`, `P6-reference`, …; `none` where nothing was booted.
+    pub rave_version: String,
+    /// When the session began.
+    pub start_time: String,
+    /// When its last result was recorded.
+    pub completion_time: String,
+    /// Whole seconds between the two.
+    pub duration_seconds: u64,
+    /// The verdict.
+    pub overall_status: OverallStatus,
+    /// Why the run was cut short or could not ask; empty otherwise.
+    pub reasons: Vec<String>,
+    /// The words the run was filtered by; empty for a full run.
+    pub filters: Vec<String>,
+    /// The machine that ran the harness.
+    pub system_info: SystemInfo,
+    /// `nix --version`, where it took part.
+    pub nix_version: Option<String>,
+    /// `sha256:…` of the disk file that was booted.
+    pub image_digest: Option<String>,
+    /// Where the image came from, and the digest of each of its files.
+    pub image: Option<ImageRecord>,
+    /// The machine it was booted in.
+    pub machine: Option<MachineRecord>,
+    /// What the guest says about itself.
+    pub profile: Option<ProfileRecord>,
+    /// What asked.
+    pub harness: HarnessRecord,
+    /// Counts over all results.
+    pub test_summary: TestSummary,
+    /// Results of the phases `config`, `image` and `boot`.
+    pub validation_results: Vec<ScenarioRecord>,
+    /// Results of the phase `health`.
+    pub service_health: Vec<ScenarioRecord>,
+    /// Results of the phase `oidc`.
+    pub authentication_tests: Vec<ScenarioRecord>,
+    /// Results of the phase `agent_control`.
+    pub agent_control_tests: Vec<ScenarioRecord>,
+    /// Results of the phase `sandbox`.
+    pub sandbox_tests: Vec<ScenarioRecord>,
+    /// Results of the phase `e2e`.
+    pub end_to_end_tests: Vec<ScenarioRecord>,
+    /// Results of the phase `performance`.
+    pub performance_metrics: Vec<ScenarioRecord>,
+    /// Results of the phase `security`.
+    pub security_validation: Vec<ScenarioRecord>,
+    /// The key this transcript is signed with.
+    pub signing_key: SigningKeyRecord,
+    /// The minisign signature over the canonical form (RFC 8785) of this document without this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+}
+
+impl Transcript {
+    /// The lists of results with their field names and the phases they hold, in order.
+    pub fn sections(&self) -> [(&'static str, &'static [&'static str], &Vec<ScenarioRecord>); 8] {
+        [
+            ("validation_results", &["config", "image", "boot"], &self.validation_results),
+            ("service_health", &["health"], &self.service_health),
+            ("authentication_tests", &["oidc"], &self.authentication_tests),
+            ("agent_control_tests", &["agent_control"], &self.agent_control_tests),
+            ("sandbox_tests", &["sandbox"], &self.sandbox_tests),
+            ("end_to_end_tests", &["e2e"], &self.end_to_end_tests),
+            ("performance_metrics", &["performance"], &self.performance_metrics),
+            ("security_validation", &["security"], &self.security_validation),
+        ]
+    }
+
+    /// All results in order.
+    pub fn results(&self) -> impl Iterator<Item = &ScenarioRecord> {
+        self.sections().into_iter().flat_map(|(_, _, records)| records)
+    }
+
+    /// Puts a result into the list of its phase, which is the part of its name before `::`.
+    ///
+    /// # Panics
+    /// For a name without a known phase: the scenario reader lets none through.
+    pub fn add(&mut self, record: ScenarioRecord) {
+        let phase = record.name.split("::").next().unwrap_or_default().to_owned();
+        let list = match phase.as_str() {
+            "config" | "image" | "boot" => &mut self.validation_results,
+            "health" => &mut self.service_health,
+            "oidc" => &mut self.authentication_tests,
+            "agent_control" => &mut self.agent_control_tests,
+            "sandbox" => &mut self.sandbox_tests,
+            "e2e" => &mut self.end_to_end_tests,
+            "performance" => &mut self.performance_metrics,
+            "security" => &mut self.security_validation,
+            other => unreachable!("`{other}` is not a phase"),
+        };
+        list.push(record);
+    }
+
+    /// The verdict that follows from the results, for a run that was not cut short.
+    pub fn status_of_results(&self) -> OverallStatus {
+        let summary = TestSummary::of(self.results());
+        let TestSummary { total_tests, passed: _, failed, warned, errored, skipped: _ } = summary;
+        if failed + errored > 0 || total_tests == 0 {
+            OverallStatus::Failed
+        } else if warned > 0 {
+            OverallStatus::Warning
+        } else {
+            OverallStatus::Success
+        }
+    }
+}
+
+/// The verdict of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum OverallStatus {
+    /// Every result passed or was skipped for a reason given.
+    Success,
+    /// As above, with warnings.
+    Warning,
+    /// At least one failed, could not be asked, or there was none.
+    Failed,
+    /// The run was cut short.
+    Aborted,
+}
+
+impl OverallStatus {
+    /// The word in the file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Success => "SUCCESS",
+            Self::Warning => "WARNING",
+            Self::Failed => "FAILED",
+            Self::Aborted => "ABORTED",
+        }
+    }
+}
+
+/// The machine that ran the harness.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SystemInfo {
+    /// `PRETTY_NAME` of `os-release`.
+    pub os: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// `x86_64`, …
+    pub architecture: String,
+    /// Logical processors this process may use.
+    pub cpus: u64,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+}
+
+/// Where an image came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageRecord {
+    /// `nix`, `reference` or `path`.
+    pub provider: String,
+    /// Why this provider.
+    pub reason: String,
+    /// Every file that took part in booting, disk first.
+    pub files: Vec<FileRecord>,
+    /// The kernel command line, where it is booted directly.
+    pub kernel_command_line: Option<String>,
+    /// Number of lines of the package list.
+    pub package_count: Option<u64>,
+    /// Seconds its build took, when it was built.
+    pub built_seconds: Option<u64>,
+    /// Nix store path.
+    pub store_path: Option<String>,
+    /// Nix derivation.
+    pub derivation: Option<String>,
+    /// Whether every file still had its digest after the machine had ended; `null` where nothing was booted.
+    pub unchanged_after_run: Option<bool>,
+}
+
+/// A file and its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRecord {
+    /// `disk`, `kernel`, `initrd` or `packages`.
+    pub role: String,
+    /// Path at the time of the run.
+    pub path: String,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// `sha256:…`.
+    pub digest: String,
+}
+
+/// The machine an image was booted in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineRecord {
+    /// QEMU's version.
+    pub qemu_version: String,
+    /// The exact arguments.
+    pub arguments: Vec<String>,
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// Why that one.
+    pub accelerator_reason: String,
+    /// `cold`, or `fork`.
+    pub origin: String,
+    /// Factor by which time limits of scenarios were stretched.
+    pub time_factor: u64,
+    /// What the guest's service manager said when it was ready.
+    pub ready_state: Option<String>,
+    /// Milliseconds from the start of QEMU to the readiness event.
+    pub ready_ms: Option<u64>,
+    /// Why the machine did not come up or was lost.
+    pub failure: Option<String>,
+}
+
+/// What the guest says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileRecord {
+    /// `P6-production`, `P6-reference`, …
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Capability to what stands behind it.
+    pub capabilities: BTreeMap<String, ImplementationRecord>,
+}
+
+/// What stands behind a capability.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImplementationRecord {
+    /// Name and version.
+    pub implementation: String,
+    /// It stands in for the real one.
+    pub stand_in: bool,
+}
+
+/// What asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HarnessRecord {
+    /// Version of this program.
+    pub version: String,
+    /// Git commit of the project's folder, where it is a checkout.
+    pub git_commit: Option<String>,
+    /// Whether that checkout had changes.
+    pub git_dirty: Option<bool>,
+    /// The settings, by variable name.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// Counts over all results.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TestSummary {
+    /// All of them.
+    pub total_tests: u64,
+    /// The answer was as expected.
+    pub passed: u64,
+    /// The guest gave another answer.
+    pub failed: u64,
+    /// Another answer, in a step that only warns.
+    pub warned: u64,
+    /// It could not be asked.
+    pub errored: u64,
+    /// It was not asked, for a reason given.
+    pub skipped: u64,
+}
+
+impl TestSummary {
+    /// Counts the results.
+    pub fn of<'a>(results: impl Iterator<Item = &'a ScenarioRecord>) -> Self {
+        let mut summary = Self::default();
+        for result in results {
+            summary.total_tests += 1;
+            *match result.outcome {
+                Outcome::Passed => &mut summary.passed,
+                Outcome::Failed => &mut summary.failed,
+                Outcome::Warned => &mut summary.warned,
+                Outcome::Errored => &mut summary.errored,
+                Outcome::Skipped => &mut summary.skipped,
+            } += 1;
+        }
+        summary
+    }
+}
+
+/// How a scenario or a step ended; from mildest to worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Not asked, with the reason.
+    Skipped,
+    /// As expected.
+    Passed,
+    /// Another answer, in a step that only warns.
+    Warned,
+    /// Another answer.
+    Failed,
+    /// Could not be asked.
+    Errored,
+}
+
+impl Outcome {
+    /// The word in the file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Skipped => "skipped",
+            Self::Passed => "passed",
+            Self::Warned => "warned",
+            Self::Failed => "failed",
+            Self::Errored => "errored",
+        }
+    }
+}
+
+/// The result of one scenario.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioRecord {
+    /// `phase::name`.
+    pub name: String,
+    /// What holds if it passes.
+    pub summary: String,
+    /// The scenario file, relative to the project's folder.
+    pub file: String,
+    /// How it ended: that of its worst step.
+    pub outcome: Outcome,
+    /// Why it was skipped or could not be asked; empty otherwise.
+    pub reason: String,
+    /// Who answered: `capability: implementation`, for every capability it needs.
+    pub answered_by: Vec<String>,
+    /// Whether one of those is a stand-in.
+    pub on_stand_in: bool,
+    /// `cold`, `fork`, or `none` where no machine was needed.
+    pub machine: String,
+    /// When it began: milliseconds since the session began.
+    pub started_ms: u64,
+    /// How long it took, milliseconds.
+    pub took_ms: u64,
+    /// Its steps in order, up to the last one asked.
+    pub steps: Vec<StepRecord>,
+}
+
+/// The result of one step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepRecord {
+    /// What was asked, in the author's words.
+    pub name: String,
+    /// Its line in the scenario file.
+    pub line: u64,
+    /// `run`, `host`, `http`, `port` or `measure`.
+    pub kind: String,
+    /// The question as it was put, secrets masked.
+    pub asked: String,
+    /// What the answer had to be.
+    pub expectations: Vec<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it was skipped or could not be asked; empty otherwise.
+    pub reason: String,
+    /// What was different; empty unless failed or warned.
+    pub mismatches: Vec<MismatchRecord>,
+    /// How often it was asked.
+    pub attempts: u64,
+    /// When it was first asked: milliseconds since the session began.
+    pub started_ms: u64,
+    /// From the first question to the last answer, milliseconds.
+    pub took_ms: u64,
+    /// The last answer; `null` where there was none.
+    pub answer: Option<AnswerRecord>,
+}
+
+/// One difference between what was expected and what was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MismatchRecord {
+    /// The line of the expectation in the scenario file.
+    pub line: u64,
+    /// The part of the answer.
+    pub what: String,
+    /// What it had to be.
+    pub expected: String,
+    /// What it was, cut.
+    pub actual: String,
+}
+
+/// An answer: how it ended, and its streams.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnswerRecord {
+    /// `exit 0`, `killed by SIGKILL`, `HTTP 302`, `open`, …
+    pub status: String,
+    /// The streams: `stdout`, `stderr`, `headers`, `body`, `value`.
+    pub streams: BTreeMap<String, StreamRecord>,
+}
+
+/// One stream of an answer, secrets masked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamRecord {
+    /// Length in bytes.
+    pub bytes: u64,
+    /// `sha256:…` of all of it.
+    pub digest: String,
+    /// Its beginning, as text.
+    pub excerpt: String,
+    /// Where all of it is, relative to the session's folder, if the excerpt is not all.
+    pub file: Option<String>,
+}
+
+/// The key a transcript is signed with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SigningKeyRecord {
+    /// The minisign public key, base64 as `minisign -P` takes it.
+    pub public_key: String,
+    /// It was made for this session: the signature proves that nothing changed since, not who signed.
+    pub ephemeral: bool,
+}

@@ -1,0 +1,203 @@
+//! Verifies a transcript offline: first the bytes, then what they say, then that it follows from itself.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::Cursor;
+
+use minisign::{PublicKey, PublicKeyBox, SignatureBox};
+
+use super::model::{Outcome, OverallStatus, SCHEMA, ScenarioRecord, StepRecord, TestSummary, Transcript};
+use super::{canonical, sign};
+
+/// The largest transcript that is read, bytes.
+pub const LARGEST: u64 = 256 * 1024 * 1024;
+
+/// Whose key a transcript was verified with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// The key came from whoever verifies.
+    Given,
+    /// The key came with the transcript: nothing changed since it was signed, but not who signed.
+    FromTranscript,
+}
+
+/// A reason not to believe a transcript.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal(pub String);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+fn refuse<T>(reason: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal(reason.into()))
+}
+
+/// A public key from the text of a `.pub` file or from its base64 line alone.
+///
+/// # Errors
+/// If it is neither.
+pub fn public_key(text: &str) -> Result<PublicKey, Refusal> {
+    let key = if text.trim().lines().count() > 1 {
+        PublicKeyBox::from_string(text).and_then(PublicKeyBox::into_public_key)
+    } else {
+        PublicKey::from_base64(text.trim())
+    };
+    key.map_err(|error| Refusal(format!("the public key is not a minisign key: {error}")))
+}
+
+/// Verifies the bytes of a transcript file and of its detached signature.
+///
+/// # Errors
+/// The first reason not to believe it.
+pub fn verify(json: &[u8], minisig: &str, key: Option<&PublicKey>) -> Result<(Transcript, Trust), Refusal> {
+    let outer = SignatureBox::from_string(minisig)
+        .map_err(|error| Refusal(format!("the detached signature is not a minisign signature: {error}")))?;
+    // With a key of one's own the bytes are checked before anything in them is parsed.
+    if let Some(key) = key {
+        check_signature(key, &outer, json, "the detached signature")?;
+    }
+    let transcript: Transcript = serde_json::from_slice(json)
+        .map_err(|error| Refusal(format!("it is not a transcript of schema {SCHEMA}: {error}")))?;
+    let own = public_key(&transcript.signing_key.public_key)?;
+    let trust = match key {
+        Some(key) if *key == own => Trust::Given,
+        Some(_) => return refuse("it names another key than the one it was verified with"),
+        None => {
+            check_signature(&own, &outer, json, "the detached signature")?;
+            Trust::FromTranscript
+        }
+    };
+    if transcript.schema != SCHEMA {
+        return refuse(format!("it has schema {}, this program reads {SCHEMA}", transcript.schema));
+    }
+    match canonical::of(&transcript) {
+        Ok(bytes) if bytes == json => {}
+        _ => return refuse("it is not in canonical form (RFC 8785)"),
+    }
+    check_inner(&transcript, &own)?;
+    let comment = sign::trusted_comment(&transcript);
+    if outer.trusted_comment().ok().as_ref() != Some(&comment) {
+        return refuse(format!("the signature's trusted comment is not `{comment}`"));
+    }
+    check_consistency(&transcript)?;
+    Ok((transcript, trust))
+}
+
+fn check_signature(key: &PublicKey, signature: &SignatureBox, bytes: &[u8], what: &str) -> Result<(), Refusal> {
+    minisign::verify(key, signature, Cursor::new(bytes), true, false, false)
+        .map_err(|error| Refusal(format!("{what} does not verify: {error}")))
+}
+
+fn check_inner(transcript: &Transcript, key: &PublicKey) -> Result<(), Refusal> {
+    let Some(text) = &transcript.signature else { return refuse("it has no signature inside") };
+    let inner = SignatureBox::from_string(text)
+        .map_err(|error| Refusal(format!("the signature inside is not a minisign signature: {error}")))?;
+    let bytes = canonical::of_unsigned(transcript).map_err(|error| Refusal(error.to_string()))?;
+    check_signature(key, &inner, &bytes, "the signature inside")?;
+    if inner.trusted_comment().ok().as_ref() == Some(&sign::trusted_comment(transcript)) {
+        Ok(())
+    } else {
+        refuse("the trusted comment of the signature inside is about another session, image or status")
+    }
+}
+
+/// That the summary, the verdict and every outcome follow from what was recorded.
+fn check_consistency(transcript: &Transcript) -> Result<(), Refusal> {
+    let summary = TestSummary::of(transcript.results());
+    if summary != transcript.test_summary {
+        return refuse(format!("the summary says {:?}, the results say {summary:?}", transcript.test_summary));
+    }
+    let follows = transcript.status_of_results();
+    let status = transcript.overall_status;
+    if status != OverallStatus::Aborted && status != OverallStatus::Failed && status != follows {
+        return refuse(format!("the status is {}, the results say {}", status.word(), follows.word()));
+    }
+    if matches!(status, OverallStatus::Aborted) || status != follows {
+        if transcript.reasons.is_empty() {
+            return refuse(format!("the status is {} and no reason is given", status.word()));
+        }
+    } else if status != OverallStatus::Failed && !transcript.reasons.is_empty() {
+        return refuse("it gives reasons for a failure, and its status is none");
+    }
+    check_times(transcript)?;
+    check_image(transcript)?;
+    let mut names = BTreeSet::new();
+    for (field, phases, records) in transcript.sections() {
+        for record in records {
+            let name = &record.name;
+            if !names.insert(name) {
+                return refuse(format!("`{name}` is there twice"));
+            }
+            if !phases.iter().any(|phase| name.strip_prefix(phase).is_some_and(|rest| rest.starts_with("::"))) {
+                return refuse(format!("`{name}` does not belong into {field}"));
+            }
+            check_scenario(record).or_else(|why| refuse(format!("`{name}`: {why}")))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_times(transcript: &Transcript) -> Result<(), Refusal> {
+    let time = |what: &str, text: &str| {
+        text.parse::<jiff::Timestamp>().map_err(|_| Refusal(format!("{what} `{text}` is not an RFC 3339 time")))
+    };
+    let start = time("start_time", &transcript.start_time)?;
+    let end = time("completion_time", &transcript.completion_time)?;
+    let seconds = end.duration_since(start).as_secs();
+    if u64::try_from(seconds) == Ok(transcript.duration_seconds) {
+        Ok(())
+    } else {
+        refuse(format!("duration_seconds is {}, its times say {seconds}", transcript.duration_seconds))
+    }
+}
+
+fn check_image(transcript: &Transcript) -> Result<(), Refusal> {
+    let disk = transcript.image.as_ref().and_then(|image| image.files.iter().find(|file| file.role == "disk"));
+    if transcript.image_digest.as_ref() != disk.map(|disk| &disk.digest) {
+        return refuse("image_digest is not the digest of the image's disk");
+    }
+    let good = matches!(transcript.overall_status, OverallStatus::Success | OverallStatus::Warning);
+    if good && transcript.image.as_ref().is_some_and(|image| image.unchanged_after_run == Some(false)) {
+        return refuse("the image changed during the run, yet the status is good");
+    }
+    if good && transcript.machine.as_ref().is_some_and(|machine| machine.failure.is_some()) {
+        return refuse("the machine was lost, yet the status is good");
+    }
+    Ok(())
+}
+
+fn check_scenario(record: &ScenarioRecord) -> Result<(), Refusal> {
+    let asked = record.steps.iter().map(|step| step.outcome).max();
+    // A scenario may be worse than its steps (it ran out of time), with a reason, and never better.
+    match (asked, record.outcome) {
+        (None, Outcome::Skipped | Outcome::Errored) if !record.reason.is_empty() => {}
+        (None, outcome) => return refuse(format!("{} without a step, or without a reason", outcome.word())),
+        (Some(worst), outcome) if worst == outcome => {}
+        (Some(worst), Outcome::Errored) if worst < Outcome::Errored && !record.reason.is_empty() => {}
+        (Some(worst), outcome) => {
+            return refuse(format!("it is {} though its worst step is {}", outcome.word(), worst.word()));
+        }
+    }
+    for step in &record.steps {
+        check_step(step).or_else(|why| refuse(format!("step `{}`: {why}", step.name)))?;
+    }
+    Ok(())
+}
+
+fn check_step(step: &StepRecord) -> Result<(), Refusal> {
+    let differs = !step.mismatches.is_empty();
+    let explained = !step.reason.is_empty();
+    let answered = step.answer.is_some() && step.attempts > 0;
+    let follows = match step.outcome {
+        Outcome::Passed => answered && !differs && !explained && !step.expectations.is_empty(),
+        Outcome::Failed | Outcome::Warned => answered && differs,
+        Outcome::Errored => explained,
+        Outcome::Skipped => explained && step.attempts == 0,
+    };
+    if follows { Ok(()) } else { refuse(format!("{} does not follow from what was recorded", step.outcome.word())) }
+}
