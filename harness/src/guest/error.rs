@@ -46,7 +46,7 @@ pub enum OpenError {
     NotSsh {
         /// Where it was tried.
         addr: SocketAddr,
-        /// Its first line.
+        /// Its first line, or a later one if it was quicker than we.
         said: String,
     },
     /// The peer is not the guest we know.
@@ -98,6 +98,10 @@ fn what_it_said(said: &str) -> String {
     if said.is_empty() { String::new() } else { format!("; it said `{said}`") }
 }
 
+fn fate(killed: bool) -> &'static str {
+    if killed { "; it was killed" } else { "; it, or what it has started, may still be running in the guest" }
+}
+
 /// Why a command has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
@@ -116,7 +120,7 @@ pub enum AskError {
         most: usize,
     },
     /// The deadline passed. A command counts as unfinished while anything it started holds its output open.
-    #[error("the command did not end within {:.1} s{}", so_far.took.as_secs_f64(), if *killed { "; it was killed" } else { "" })]
+    #[error("the command did not end within {:.1} s{}", so_far.took.as_secs_f64(), fate(*killed))]
     TimedOut {
         /// What there was.
         so_far: Box<Unfinished>,
@@ -124,7 +128,7 @@ pub enum AskError {
         killed: bool,
     },
     /// The command wrote more than is kept. It was stopped like one that timed out.
-    #[error("the command wrote more than {limit} bytes{}", if *killed { "; it was killed" } else { "" })]
+    #[error("the command wrote more than {limit} bytes{}", fate(*killed))]
     TooMuchOutput {
         /// The most that is kept of both streams together.
         limit: usize,

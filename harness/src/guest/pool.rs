@@ -186,7 +186,10 @@ impl Guest {
             patience *= 2;
             match Connection::open(&target, &self.stop, greeting_by, deadline) {
                 Err(error) if insist.may_change(&error) => {
-                    last = Some(error);
+                    // An attempt cut short by the deadline says less than the one before it.
+                    if last.is_none() || Instant::now() < deadline {
+                        last = Some(error);
+                    }
                     Ok(Probe::NotYet(String::new()))
                 }
                 other => other.map(Probe::Ready),
@@ -225,12 +228,14 @@ impl Insist {
     /// Tells whether another attempt may end otherwise.
     fn may_change(self, error: &OpenError) -> bool {
         match error {
-            OpenError::Mute { .. } | OpenError::Dropped { .. } | OpenError::BrokenOff { .. } => true,
+            OpenError::Mute { .. }
+            | OpenError::Dropped { .. }
+            | OpenError::BrokenOff { .. }
+            | OpenError::TooSlow { .. } => true,
             OpenError::Refused { .. } | OpenError::Unreachable { .. } => matches!(self, Self::OnPort),
             OpenError::NotSsh { .. }
             | OpenError::HostKey { .. }
             | OpenError::Rejected { .. }
-            | OpenError::TooSlow { .. }
             | OpenError::Stopped(_) => false,
         }
     }
