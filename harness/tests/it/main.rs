@@ -1,0 +1,4 @@
+//! Ordinary tests of the harness, in one binary.
+
+mod ssh;
+mod sshd;
