@@ -5,3 +5,5 @@ pub mod model;
 mod check;
 mod document;
 pub mod file;
+
+pub mod expect;
