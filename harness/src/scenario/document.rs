@@ -220,11 +220,19 @@ pub(super) fn unknown_key(item: &Item<'_>, known: &[&str]) {
 
 /// `, did you mean …?` with the nearest known word, or nothing if none is near.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let distance = |candidate: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase());
-    let near = known.into_iter().map(|candidate| (distance(candidate), candidate)).min();
+    let near = known.into_iter().map(|candidate| (distance(word, candidate), candidate)).min();
     match near.filter(|(distance, candidate)| *distance <= (candidate.len().max(word.len()) / 3).max(1)) {
         Some((_, candidate)) => format!(", did you mean `{candidate}`?"),
         None => String::new(),
+    }
+}
+
+/// The number of typing errors between two words; a word that only breaks off has one.
+fn distance(word: &str, candidate: &str) -> usize {
+    let (word, candidate) = (word.to_lowercase(), candidate.to_lowercase());
+    match word.len() >= 3 && candidate.starts_with(&word) {
+        true => 1,
+        false => strsim::damerau_levenshtein(&word, &candidate),
     }
 }
 

@@ -167,7 +167,7 @@ fn json_with_several_values() {
     check("json = '$[*].n', not_contains = 'b'", LIST, "");
     check("json = '$[*].n', not_contains = 'ab'", LIST, r#" $[*].n: not_contains "ab" | ["a","ab"]"#);
     check("json = '$[*].v', at_most = 2", LIST, "");
-    check("json = '$[*].v', at_most = 1", LIST, " $[*]['v']: at_most 1 | 2, value 2 of 2");
+    check("json = '$[*].v', at_most = 1", LIST, " $[*].v: at_most 1 | 2, value 2 of 2");
     check("json = '$[*].n', matches = '^a'", LIST, "");
     check("json = '$[*].n', matches = 'b'", LIST, r#" $[*].n: matches "b" | "a", value 1 of 2"#);
     check("json = '$[*].n', count = 2", LIST, "");
