@@ -1,6 +1,6 @@
 //! A scenario as meant: checked, with no question left that later code must ask about the file it came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
@@ -62,6 +62,11 @@ impl Phase {
             Self::Security => "security",
         }
     }
+
+    /// The phase called `word`.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|phase| phase.word() == word)
+    }
 }
 
 /// One trial in the test output: one file `scenarios/<phase>/<name>.toml`.
@@ -77,7 +82,8 @@ pub struct Scenario {
     pub summary: String,
     /// Capabilities the guest's profile must have, else the scenario is skipped.
     pub needs: Vec<String>,
-    /// The longest the whole scenario may take on a machine with KVM; scaled under TCG.
+    /// The longest the whole scenario may take on a machine with KVM, scaled under TCG: the file's `timeout` and, on top of
+    /// it, every `within`, since waiting is not what a `timeout` is about.
     pub timeout: Duration,
     /// It changes the machine, so nothing else runs at the same time.
     pub alone: bool,
@@ -129,6 +135,8 @@ pub struct Step {
     pub allow: Vec<Allowed>,
     /// Values taken from the answer for later steps.
     pub captures: Vec<Capture>,
+    /// The variables it uses: built-ins, secrets and values captured by earlier steps.
+    pub uses: BTreeSet<String>,
     /// What has to be there, from the kind of question and the variables it uses.
     pub requires: Requires,
 }
@@ -153,6 +161,13 @@ pub struct Skip {
     pub tracker: String,
 }
 
+impl Skip {
+    /// Whether the step is still taken out on this day (UTC).
+    pub fn holds(&self, today: jiff::civil::Date) -> bool {
+        today < self.until
+    }
+}
+
 /// A known line of output.
 #[derive(Debug, Clone)]
 pub struct Allowed {
@@ -166,9 +181,72 @@ pub struct Allowed {
     pub at: u64,
 }
 
+impl Allowed {
+    /// Whether the line is still allowed on this day (UTC).
+    pub fn holds(&self, today: jiff::civil::Date) -> bool {
+        today < self.until
+    }
+}
+
 /// A text with `{{name}}` in it. Every name is known to be a built-in, a secret or an earlier capture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template(pub String);
+
+impl Template {
+    /// The text with every `{{name}}` replaced. What is put in is not looked at again; a name without a value stays as it is.
+    pub fn fill(&self, variables: &Variables) -> String {
+        fill(&self.0, variables)
+    }
+}
+
+/// The same for all texts inside a JSON value.
+pub fn fill_json(value: &serde_json::Value, variables: &Variables) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => Value::String(fill(text, variables)),
+        Value::Array(items) => items.iter().map(|item| fill_json(item, variables)).collect(),
+        Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), fill_json(value, variables))).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+}
+
+/// See [`Template::fill`].
+pub(super) fn fill(text: &str, variables: &Variables) -> String {
+    let value = |piece| match piece {
+        Piece::Text(text) => text.to_owned(),
+        Piece::Name(name) => variables.get(name).cloned().unwrap_or_else(|| format!("{{{{{name}}}}}")),
+    };
+    pieces(text).into_iter().map(value).collect()
+}
+
+/// A part of a template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Piece<'a> {
+    /// Stays as it is.
+    Text(&'a str),
+    /// What stands between `{{` and `}}`.
+    Name(&'a str),
+}
+
+/// The parts of a template. A name has no brace inside, so that JSON and shell texts such as `{{a,b},c}` stay as they are.
+pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
+    let mut pieces = Vec::new();
+    let mut plain = 0; // where the text begins that is in no piece yet
+    let mut from = 0; // where the search for the next name goes on
+    while let Some(open) = text[from..].find("{{").map(|at| from + at) {
+        let inside = open + 2;
+        let end = text[inside..].find(['{', '}']).map_or(text.len(), |at| inside + at);
+        if !text[end..].starts_with("}}") {
+            from = open + 1;
+            continue;
+        }
+        pieces.extend((plain < open).then(|| Piece::Text(&text[plain..open])));
+        pieces.push(Piece::Name(&text[inside..end]));
+        (plain, from) = (end + 2, end + 2);
+    }
+    pieces.extend((plain < text.len()).then(|| Piece::Text(&text[plain..])));
+    pieces
+}
 
 /// The five kinds of question.
 #[derive(Debug, Clone)]
@@ -332,6 +410,25 @@ pub struct Capture {
     /// Masked from now on wherever it is written.
     pub secret: bool,
 }
+
+/// Words a profile may have, and a scenario may need.
+pub const CAPABILITIES: &[&str] = &[
+    "postgresql",
+    "matrix",
+    "nginx",
+    "prometheus",
+    "node_exporter",
+    "nftables",
+    "ssh",
+    "gitlab",
+    "grafana",
+    "bridge",
+    "sandbox",
+    "element",
+    "libvirt",
+    "https",
+    "busybox",
+];
 
 /// Variables the run itself provides: name, what it needs, meaning and unit.
 pub const BUILT_INS: &[(&str, Requires, &str)] = &[
