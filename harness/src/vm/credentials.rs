@@ -1,0 +1,205 @@
+//! What is handed to the guest at boot: systemd credentials in SMBIOS strings. The image that is tested stays the image that ships; the
+//! key to log in with, the host key to expect, and the units that report readiness and stream the journal come from outside.
+//!
+//! See systemd.system-credentials(7) and systemd-debug-generator(8); units from credentials need systemd 256.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::machine::{JOURNAL_PORT, READY_PORT};
+
+/// The unit that says when the guest is ready.
+pub const READY_UNIT: &str = "rave-ready.service";
+/// The unit that streams the journal.
+pub const JOURNAL_UNIT: &str = "rave-journal.service";
+
+/// Debian's and NixOS's places for programs. NixOS gives units no such path by itself.
+const PROGRAMS: &str = "/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+
+/// One credential: a name that systemd in the guest knows, and its bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// The name, such as `ssh.authorized_keys.root`.
+    pub name: String,
+    /// The content.
+    pub content: Vec<u8>,
+}
+
+/// How the harness will log in, as the guest has to know it.
+#[derive(Debug, Clone, Copy)]
+pub struct Login<'a> {
+    /// One line for root's `authorized_keys`.
+    pub authorized_key: &'a str,
+    /// The guest's ed25519 host key, private half, in OpenSSH's PEM format.
+    pub host_key_pem: &'a str,
+    /// The same key's public half, one line.
+    pub host_key_public: &'a str,
+}
+
+/// Everything the harness hands to a guest: the login, readiness, and the journal.
+#[must_use]
+pub fn credentials(login: Login<'_>) -> Vec<Credential> {
+    let mut all = login_credentials(login);
+    all.extend(unit_credentials());
+    all
+}
+
+fn login_credentials(login: Login<'_>) -> Vec<Credential> {
+    let Login { authorized_key, host_key_pem, host_key_public } = login;
+    // `f+~` writes the decoded base64 over whatever is there, before sshd starts.
+    let tmpfiles = format!(
+        "f+~ /etc/ssh/ssh_host_ed25519_key 0600 root root - {}\nf+~ /etc/ssh/ssh_host_ed25519_key.pub 0644 root root - {}\n",
+        STANDARD.encode(host_key_pem),
+        STANDARD.encode(host_key_public.trim_end().to_owned() + "\n"),
+    );
+    vec![
+        Credential::new("ssh.authorized_keys.root", authorized_key.trim_end().to_owned() + "\n"),
+        Credential::new("tmpfiles.extra", tmpfiles),
+    ]
+}
+
+/// The two units and what pulls them in. The journal starts as soon as its port is there, long before most services.
+fn unit_credentials() -> Vec<Credential> {
+    let wants = |unit: &str| format!("[Unit]\nWants={unit}\n");
+    vec![
+        Credential::new(format!("systemd.extra-unit.{READY_UNIT}"), ready_unit()),
+        Credential::new("systemd.unit-dropin.multi-user.target", wants(READY_UNIT)),
+        Credential::new(format!("systemd.extra-unit.{JOURNAL_UNIT}"), journal_unit()),
+        Credential::new("systemd.unit-dropin.sysinit.target", wants(JOURNAL_UNIT)),
+    ]
+}
+
+/// `Type=exec`: the unit's start job is done when the shell runs, so that it does not wait for itself. `%%` and `$$` are systemd's `%` and `$`.
+fn ready_unit() -> String {
+    format!(
+        "[Unit]\n\
+         Description=Report readiness to the test harness\n\
+         \n\
+         [Service]\n\
+         Type=exec\n\
+         Environment=PATH={PROGRAMS}\n\
+         ExecStart=/bin/sh -c 'state=$$(systemctl is-system-running --wait); printf \"{{\\\\\"state\\\\\":\\\\\"%%s\\\\\"}}\\\\n\" \"$$state\" > /dev/virtio-ports/{READY_PORT}'\n"
+    )
+}
+
+fn journal_unit() -> String {
+    let device = device_unit(JOURNAL_PORT);
+    format!(
+        "[Unit]\n\
+         Description=Stream the journal to the test harness\n\
+         DefaultDependencies=no\n\
+         Wants={device}\n\
+         After={device} systemd-journald.socket\n\
+         \n\
+         [Service]\n\
+         Type=exec\n\
+         Environment=PATH={PROGRAMS}\n\
+         ExecStart=/bin/sh -c 'exec journalctl -b -f -n all -o json --no-pager > /dev/virtio-ports/{JOURNAL_PORT}'\n"
+    )
+}
+
+/// systemd's unit for a virtio-serial port; `-` in a path is escaped, `.` is not.
+fn device_unit(port: &str) -> String {
+    format!("dev-virtio\\x2dports-{}.device", port.replace('-', "\\x2d"))
+}
+
+/// Writes each credential as an SMBIOS string into a file of `folder`, readable by its owner only.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn write_files(credentials: &[Credential], folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let write = |(number, credential): (usize, &Credential)| {
+        let path = folder.join(format!("credential-{number}"));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(credential.smbios_string().as_bytes())?;
+        Ok(path)
+    };
+    credentials.iter().enumerate().map(write).collect()
+}
+
+impl Credential {
+    /// A credential with this name and content.
+    pub fn new(name: impl Into<String>, content: impl Into<Vec<u8>>) -> Self {
+        Self { name: name.into(), content: content.into() }
+    }
+
+    fn smbios_string(&self) -> String {
+        format!("io.systemd.credential.binary:{}={}", self.name, STANDARD.encode(&self.content))
+    }
+}
+
+/// Without the content, which may be secret.
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credential({}, {} bytes)", self.name, self.content.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    const LOGIN: Login<'_> =
+        Login { authorized_key: "ssh-ed25519 AAAA me", host_key_pem: "PEM\n", host_key_public: "ssh-ed25519 BBBB" };
+
+    #[test]
+    fn hands_over_login_readiness_and_journal() {
+        let names: Vec<_> = credentials(LOGIN).into_iter().map(|credential| credential.name).collect();
+        let expected = [
+            "ssh.authorized_keys.root",
+            "tmpfiles.extra",
+            "systemd.extra-unit.rave-ready.service",
+            "systemd.unit-dropin.multi-user.target",
+            "systemd.extra-unit.rave-journal.service",
+            "systemd.unit-dropin.sysinit.target",
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn the_host_key_goes_where_sshd_looks() {
+        let tmpfiles = &login_credentials(LOGIN)[1];
+        assert_eq!(
+            String::from_utf8_lossy(&tmpfiles.content),
+            "f+~ /etc/ssh/ssh_host_ed25519_key 0600 root root - UEVNCg==\n\
+             f+~ /etc/ssh/ssh_host_ed25519_key.pub 0644 root root - c3NoLWVkMjU1MTkgQkJCQgo=\n"
+        );
+    }
+
+    #[test]
+    fn the_ready_unit_prints_one_json_line() {
+        let unit = ready_unit();
+        let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+        assert_eq!(
+            command,
+            r#"/bin/sh -c 'state=$$(systemctl is-system-running --wait); printf "{\\"state\\":\\"%%s\\"}\\n" "$$state" > /dev/virtio-ports/rave.ready'"#
+        );
+        // What systemd makes of it: quotes off, `\\` one backslash, `$$` and `%%` single. Run with another answer and another port.
+        let script = command
+            .trim_start_matches("/bin/sh -c '")
+            .trim_end_matches('\'')
+            .replace("\\\\", "\\")
+            .replace("$$", "$")
+            .replace("%%", "%")
+            .replace("systemctl is-system-running --wait", "echo degraded")
+            .replace("/dev/virtio-ports/rave.ready", "/dev/stdout");
+        let output = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "{\"state\":\"degraded\"}\n");
+    }
+
+    #[test]
+    fn files_are_for_the_owner_only_and_debug_shows_no_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = Credential::new("name", "secret");
+        let files = write_files(std::slice::from_ref(&secret), folder.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(&files[0]).unwrap(), "io.systemd.credential.binary:name=c2VjcmV0");
+        assert_eq!(std::fs::metadata(&files[0]).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(format!("{secret:?}"), "Credential(name, 6 bytes)");
+    }
+}
