@@ -87,7 +87,6 @@ impl Sshd {
     }
 
     /// The server's own folder.
-    #[allow(dead_code, reason = "used by the measurements only")]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
