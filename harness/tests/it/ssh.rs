@@ -326,7 +326,8 @@ fn a_peer_that_hangs_up() {
         stream.write_all(b"Exceeded MaxStartups\r\n").unwrap();
     };
     let error = open_at(too_many, Duration::from_secs(5));
-    assert!(error.to_string().ends_with("it said `Exceeded MaxStartups`"), "{error}");
+    assert!(matches!(&error, OpenError::Dropped { said, .. } if said == "Exceeded MaxStartups"), "{error}");
+    assert!(error.to_string().ends_with("introducing itself; it said `Exceeded MaxStartups`"), "{error}");
     let half_way = |mut stream: TcpStream| {
         stream.write_all(b"SSH-2.0-Test_1\r\n").unwrap();
         let _ = stream.read(&mut [0; 512]).unwrap();
@@ -366,6 +367,20 @@ fn a_server_with_too_many_newcomers_is_asked_again() {
         drop(newcomer);
         answers.into_iter().for_each(|answer| assert_eq!(answer.join().unwrap().exit, Exit::Status(0)));
     });
+}
+
+#[test]
+fn connections_are_opened_one_after_the_other() {
+    let sshd = Sshd::start(&["MaxStartups 2:100:2"]);
+    let guest = sshd.guest();
+    guest.warm(&sshd.user, soon()).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| ask(&sshd, &guest, "sleep 1"));
+        }
+    });
+    assert_eq!(sshd.logins(), 8);
+    assert!(!sshd.log().contains("drop connection"), "{}", sshd.log());
 }
 
 #[test]
