@@ -43,6 +43,6 @@ pub struct Unfinished {
     pub stdout: Vec<u8>,
     /// Standard error so far.
     pub stderr: Vec<u8>,
-    /// From sending the command, or from asking for its channel, to giving up.
+    /// From sending the command to giving up; zero if it was not sent.
     pub took: Duration,
 }

@@ -95,14 +95,13 @@ impl Connection {
             return Err(AskError::NulByte);
         }
         let mut so_far = Box::new(Unfinished::default());
-        let mut started = Instant::now();
         let outcome = self.begin(deadline).and_then(|mut channel| {
-            started = Instant::now();
+            let started = Instant::now();
             so_far.sent = true;
             let ended = self.converse(&mut channel, command, stdin.unwrap_or_default(), &mut so_far, deadline);
+            so_far.took = started.elapsed();
             ended.map_err(|halt| self.abandon(channel, halt))
         });
-        so_far.took = started.elapsed();
         match outcome {
             Ok(exit) => {
                 self.commands += 1;

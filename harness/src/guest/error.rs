@@ -98,6 +98,14 @@ fn what_it_said(said: &str) -> String {
     if said.is_empty() { String::new() } else { format!("; it said `{said}`") }
 }
 
+fn too_late(so_far: &Unfinished, killed: bool) -> String {
+    if so_far.sent {
+        format!("the command did not end within {:.1} s{}", so_far.took.as_secs_f64(), fate(killed))
+    } else {
+        "the guest gave no channel for the command until the deadline".to_owned()
+    }
+}
+
 fn fate(killed: bool) -> &'static str {
     if killed { "; it was killed" } else { "; it, or what it has started, may still be running in the guest" }
 }
@@ -120,7 +128,7 @@ pub enum AskError {
         most: usize,
     },
     /// The deadline passed. A command counts as unfinished while anything it started holds its output open.
-    #[error("the command did not end within {:.1} s{}", so_far.took.as_secs_f64(), fate(*killed))]
+    #[error("{}", too_late(so_far, *killed))]
     TimedOut {
         /// What there was.
         so_far: Box<Unfinished>,

@@ -75,8 +75,12 @@ impl Sshd {
 
     /// How many logins the server has accepted so far.
     pub fn logins(&self) -> usize {
-        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap();
-        log.lines().filter(|line| line.contains("Accepted publickey")).count()
+        self.log().lines().filter(|line| line.contains("Accepted publickey")).count()
+    }
+
+    /// What the server has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
     /// The private key to enter with, in a file for `ssh -i`.
@@ -87,7 +91,6 @@ impl Sshd {
     }
 
     /// The server's own folder.
-    #[allow(dead_code, reason = "used by the measurements only")]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
