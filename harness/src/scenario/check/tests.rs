@@ -72,6 +72,18 @@ fn the_example_of_the_design() {
     assert_eq!(scenario.steps[3].captures[0].name, "authorize");
 }
 
+/// What authors read is kept true: its example is right, and it names every test, key and variable.
+#[test]
+fn the_reference_page() {
+    let page = include_str!("../../../../scenarios/README.md");
+    let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert_eq!(read(example).map(|scenario| scenario.steps.len()), Ok(7));
+    let built_ins = BUILT_INS.iter().map(|(name, ..)| name);
+    let keys = [STEP_KEYS, METHODS, HTTP_KEYS, TEST_KEYS, CAPTURE_KEYS].into_iter().flatten();
+    let missing: Vec<_> = built_ins.chain(keys).filter(|word| !page.contains(&format!("`{word}"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[test]
 fn all_that_can_be_written_is_right() {
     let text = r#"
