@@ -1,5 +1,7 @@
 //! What a file may say, and what is said about one that says something else.
 
+use super::captures::CAPTURE_KEYS;
+use super::expectations::TEST_KEYS;
 use super::*;
 use crate::scenario::file::read_text;
 
