@@ -168,6 +168,7 @@ fn requires_no_more_than_is_used() {
     assert_eq!(requires("host = 'true'"), Requires::Nothing);
     assert_eq!(requires("host = 'ls {{harness.scenarios}}'"), Requires::Nothing);
     assert_eq!(requires("host = 'ls {{image.dir}}'"), Requires::Image);
+    assert_eq!(requires("host = 'ls {{session.dir}} {{image.dir}} {{guest.ca}}'"), Requires::Machine);
     assert_eq!(requires("host = 'cat'\nstdin = '{{guest.ca}}'"), Requires::Machine);
     assert_eq!(requires("host = 'cat'\nstdout = { equals = '{{machine.state}}' }"), Requires::Machine);
     assert_eq!(requires("measure = 'harness.rss_mib'\nvalue = { at_most = 64 }"), Requires::Nothing);
@@ -445,6 +446,7 @@ fn captures() {
     let run = |text: &str, expected: &str| check(&format!("run = 'x'\ncapture.{text}"), expected);
     run("a = { stdout = true }", "");
     run("A = { stdout = true }", "5: `A` cannot be the name of a variable: a-z first, then a-z, 0-9 and _");
+    run("1a = { stdout = true }", "5: `1a` cannot be the name of a variable: a-z first, then a-z, 0-9 and _");
     run("a = 'b'", "5: `a` must be a table such as { json = \"$.id\" }, not a text");
     run("a = {}", "5: `a` takes nothing: it needs one of `header`, `stdout`, `stderr`, `body`, `json`, `html`");
     run("a = { stdout = false }", "5: `stdout` is true or left out");
