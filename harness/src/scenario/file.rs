@@ -1,4 +1,4 @@
-//! Reads scenario files from their folder. What a file says is checked by [`check`](super::check).
+//! Reads scenario files from their folder. What a file says is checked by `check`.
 
 use std::fmt;
 use std::fs;
