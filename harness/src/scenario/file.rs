@@ -1,4 +1,4 @@
-//! Reads scenario files from their folder. What a file says is checked by [`check`](super::check).
+//! Reads scenario files from their folder. What a file says is checked by `check`.
 
 use std::fmt;
 use std::fs;
@@ -36,9 +36,7 @@ pub fn read(folder: &Utf8Path) -> Result<Vec<Scenario>, Mistakes> {
 pub fn read_one(folder: &Utf8Path, name: &str) -> Result<Scenario, Mistakes> {
     let mut found = Found::default();
     match name.split_once("::").and_then(|(phase, short)| Some((Phase::from_word(phase)?, short))) {
-        Some((phase, short)) if is_name(short) => {
-            found.read_file(&folder.join(phase.word()).join(format!("{short}.toml")), phase)
-        }
+        Some((phase, short)) if is_name(short) => found.one_of(&folder.join(phase.word()), short, phase),
         _ => found.mistake(folder, format!("`{name}` is not the name of a scenario, such as `health::postgresql`")),
     }
     found.finish().map(|mut scenarios| scenarios.remove(0))
@@ -147,6 +145,17 @@ impl Found {
         }
     }
 
+    fn one_of(&mut self, folder: &Utf8Path, name: &str, phase: Phase) {
+        let path = folder.join(name).with_extension("toml");
+        if path.exists() {
+            return self.read_file(&path, phase);
+        }
+        let entries = folder.read_dir_utf8().into_iter().flatten().flatten();
+        let names: Vec<_> = entries.filter_map(|entry| entry.path().file_stem().map(str::to_owned)).collect();
+        let near = nearest(name, names.iter().map(String::as_str));
+        self.mistake(&path, format!("there is no scenario `{}::{name}`{near}", phase.word()));
+    }
+
     fn read_file(&mut self, path: &Utf8Path, phase: Phase) {
         let name = path.file_stem().unwrap_or_default();
         if !is_name(name) {
@@ -182,3 +191,6 @@ impl Found {
 fn is_name(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
 }
+
+#[cfg(test)]
+mod tests;

@@ -464,3 +464,48 @@ pub const BUILT_INS: &[(&str, Requires, &str)] = &[
 
 /// Values of variables by name.
 pub type Variables = BTreeMap<String, String>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let variables: Variables = [("user", "anna"), ("session.id", "{{user}}")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        assert_eq!(Template(text.to_owned()).fill(&variables), expected);
+    }
+
+    #[test]
+    fn templates_are_filled_once() {
+        check("", "");
+        check("a {{user}}{{user}} b", "a annaanna b");
+        check("{{session.id}}", "{{user}}");
+        check("{{unknown}} {{ user }}", "{{unknown}} {{ user }}");
+        check("{{{user}}}", "{anna}");
+        check("{{a,b},{c}} {{user}} {{user} {{", "{{a,b},{c}} anna {{user} {{");
+        check("{\"a\": {\"b\": \"{{user}}\"}}", "{\"a\": {\"b\": \"anna\"}}");
+        check("é{{user}}é", "éannaé");
+    }
+
+    #[test]
+    fn texts_in_json_are_filled() {
+        let variables: Variables = [("user".to_owned(), "anna".to_owned())].into();
+        let filled = fill_json(&serde_json::json!({"{{user}}": ["{{user}}", 1, null, true]}), &variables);
+        assert_eq!(filled, serde_json::json!({"{{user}}": ["anna", 1, null, true]}));
+    }
+
+    #[test]
+    fn a_skip_ends_on_its_day() {
+        let skip = Skip { reason: String::new(), until: "2027-01-31".parse().unwrap(), tracker: String::new() };
+        assert!(skip.holds("2027-01-30".parse().unwrap()));
+        assert!(!skip.holds("2027-01-31".parse().unwrap()));
+    }
+
+    #[test]
+    fn phases_have_one_word_each() {
+        assert!(Phase::ALL.into_iter().all(|phase| Phase::from_word(phase.word()) == Some(phase)));
+        assert_eq!(Phase::from_word("Boot"), None);
+    }
+}

@@ -1,5 +1,7 @@
 //! What a file may say, and what is said about one that says something else.
 
+use super::captures::CAPTURE_KEYS;
+use super::expectations::TEST_KEYS;
 use super::*;
 use crate::scenario::file::read_text;
 
@@ -70,6 +72,18 @@ fn the_example_of_the_design() {
     assert_eq!(described(&scenario.steps[1]), ["exit = 0", r#"stdout = { equals = "C" }"#]);
     assert_eq!(described(&scenario.steps[3])[0], "status = 302");
     assert_eq!(scenario.steps[3].captures[0].name, "authorize");
+}
+
+/// What authors read is kept true: its example is right, and it names every test, key and variable.
+#[test]
+fn the_reference_page() {
+    let page = include_str!("../../../../scenarios/README.md");
+    let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert_eq!(read(example).map(|scenario| scenario.steps.len()), Ok(7));
+    let built_ins = BUILT_INS.iter().map(|(name, ..)| name);
+    let keys = [STEP_KEYS, METHODS, HTTP_KEYS, TEST_KEYS, CAPTURE_KEYS].into_iter().flatten();
+    let missing: Vec<_> = built_ins.chain(keys).filter(|word| !page.contains(&format!("`{word}"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]
@@ -154,6 +168,7 @@ fn requires_no_more_than_is_used() {
     assert_eq!(requires("host = 'true'"), Requires::Nothing);
     assert_eq!(requires("host = 'ls {{harness.scenarios}}'"), Requires::Nothing);
     assert_eq!(requires("host = 'ls {{image.dir}}'"), Requires::Image);
+    assert_eq!(requires("host = 'ls {{session.dir}} {{image.dir}} {{guest.ca}}'"), Requires::Machine);
     assert_eq!(requires("host = 'cat'\nstdin = '{{guest.ca}}'"), Requires::Machine);
     assert_eq!(requires("host = 'cat'\nstdout = { equals = '{{machine.state}}' }"), Requires::Machine);
     assert_eq!(requires("measure = 'harness.rss_mib'\nvalue = { at_most = 64 }"), Requires::Nothing);
@@ -431,6 +446,7 @@ fn captures() {
     let run = |text: &str, expected: &str| check(&format!("run = 'x'\ncapture.{text}"), expected);
     run("a = { stdout = true }", "");
     run("A = { stdout = true }", "5: `A` cannot be the name of a variable: a-z first, then a-z, 0-9 and _");
+    run("1a = { stdout = true }", "5: `1a` cannot be the name of a variable: a-z first, then a-z, 0-9 and _");
     run("a = 'b'", "5: `a` must be a table such as { json = \"$.id\" }, not a text");
     run("a = {}", "5: `a` takes nothing: it needs one of `header`, `stdout`, `stderr`, `body`, `json`, `html`");
     run("a = { stdout = false }", "5: `stdout` is true or left out");

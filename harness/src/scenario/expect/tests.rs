@@ -111,6 +111,7 @@ fn lines() {
     check("lines = []", "", "");
     check("count = 2", "a\nb\n", "");
     check("count = 0", "", "");
+    check("count = 1", "a\nb\n", r#": count 1 | "a\nb", 2 lines"#);
     check("count = 2", "a", r#": count 2 | "a", 1 line"#);
     check("every_line = '^[ab]$'", "a\nb\n", "");
     check("every_line = '^[ab]$'", "a\nc\n", r#": every_line "^[ab]$" | "c", line 2"#);
@@ -145,6 +146,9 @@ fn json() {
     check("json = '$.l', count = 2", ONE, r#" $.l: count 2 | [["a","b"]], 1 value"#);
     check("json = '$.o', equals = { k = '{{user}}' }", ONE, "");
     check("json = '$.o', equals = { k = 'bob' }", ONE, r#" $.o: equals { k = "bob" } | {"k":"anna"}"#);
+    check("json = '$', equals = { a = 1 }", r#"{"a": 1, "b": 2}"#, r#" $: equals { a = 1 } | {"a":1,"b":2}"#);
+    check("json = '$', equals = { a = 1 }", r#"{"b": 1}"#, r#" $: equals { a = 1 } | {"b":1}"#);
+    check("json = '$', equals = ['a']", r#"["a", "b"]"#, r#" $: equals ["a"] | ["a","b"]"#);
     check("json = '$.e', empty = true", ONE, "");
     check("json = '$.l', empty = true", ONE, r#" $.l: empty true | ["a","b"]"#);
     check("json = '$.n', at_least = 3", ONE, "");
@@ -204,6 +208,7 @@ fn html() {
     check("html = 'h1', equals = 'Sign out'", PAGE, r#" h1: equals "Sign out" | "Sign in""#);
     check("html = 'a', equals = ['one', 'two']", PAGE, "");
     check("html = 'a', contains = 'two'", PAGE, "");
+    check("html = 'a', count = 1", PAGE, r#" a: count 1 | ["one","two"], 2 values"#);
     check("html = 'a', count = 3", PAGE, r#" a: count 3 | ["one","two"], 2 values"#);
     check("html = 'a', attribute = 'href', equals = '/x'", PAGE, "");
     check("html = 'input[name=csrf]', attribute = 'value', matches = '^[a-z]{3}$'", PAGE, "");
@@ -217,6 +222,7 @@ fn exits() {
     let ends = |status| command(Exit::Status(status), "", "no such file\n");
     check_step("run = 'x'", &ends(0), "");
     check_step("run = 'x'", &ends(2), r#"exit: equals 0 | 2; stderr: "no such file""#);
+    check_step("host = 'x'", &ends(2), r#"exit: equals 0 | 2; stderr: "no such file""#);
     check_step("run = 'x'\nexit = 2", &ends(2), "");
     check_step("host = 'x'\nexit = { not_equals = 0 }", &ends(2), "");
     check_step("host = 'x'\nexit = { not_equals = 0 }", &ends(0), r#"exit: not_equals 0 | 0; stderr: "no such file""#);
