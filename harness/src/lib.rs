@@ -2,8 +2,10 @@
 //!
 //! Modules in reading order: what the run was told ([`settings`]), the one loop that waits ([`wait`]), what is
 //! booted ([`image`]), the machine it is booted in ([`vm`]), the way in ([`guest`]), the questions ([`scenario`]), the signed
-//! record ([`transcript`]), what is made from it ([`report`]), and the run that ties them together ([`session`]).
+//! record ([`transcript`]), what is made from it ([`report`]), the run that ties them together ([`session`]), and the command line
+//! ([`cli`]).
 
+pub mod interrupt;
 pub mod settings;
 pub mod wait;
 
@@ -18,3 +20,7 @@ pub mod scenario;
 pub mod transcript;
 
 pub mod report;
+
+pub mod session;
+
+pub mod cli;

@@ -1,2 +1,7 @@
-//! The `hermetic` command.
-fn main() {}
+//! The `hermetic` command: the run, and everything that is done with what runs leave.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rave_hermetic::cli::main()
+}

@@ -2,9 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use sha2::{Digest as _, Sha256};
+
+use super::manifest::Image;
 
 /// A file's length and digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,4 +55,10 @@ pub fn digest(path: &Utf8Path) -> Result<FileDigest, DigestError> {
 pub(super) fn text(hasher: Sha256) -> String {
     let digits: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{digits}")
+}
+
+/// Bytes that all files of an image take on the disk they lie on: a sparse file takes less than its length.
+pub fn bytes_on_disk(image: &Image) -> u64 {
+    let blocks = |path: &Utf8Path| path.metadata().map_or(0, |metadata| metadata.blocks() * 512);
+    image.files().into_iter().map(|(_, path)| blocks(path)).sum()
 }

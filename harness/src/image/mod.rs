@@ -10,7 +10,7 @@ mod reference;
 mod source;
 
 pub use build::BuildError;
-pub use digest::{DigestError, FileDigest, digest};
+pub use digest::{DigestError, FileDigest, bytes_on_disk, digest};
 pub use manifest::{Boot, DiskFormat, Image, ManifestError, Provider};
 pub use path::PathError;
 pub use source::{ImageError, Sources, provide};

@@ -119,14 +119,14 @@ fn check_qcow2(path: &Utf8Path) -> Result<(), PathError> {
     };
     let length = path.metadata().map_err(|source| PathError::Read { path: path.to_owned(), source })?.len();
     // Leaks (exit status 3) cost space and nothing else.
-    if check.corruptions + check.check_errors > 0 {
-        damaged(format!("qemu-img check finds {} corruptions and {} errors", check.corruptions, check.check_errors))
-    } else if check.image_end_offset.is_some_and(|end| end > length) {
-        damaged(format!(
-            "its data ends at byte {}, the file at {length}: it is truncated",
-            check.image_end_offset.unwrap_or(0)
-        ))
-    } else {
-        Ok(())
+    let wrong = check.corruptions + check.check_errors;
+    match check.image_end_offset {
+        Some(end) if end > length => {
+            damaged(format!("its data ends at byte {end}, the file at {length}: it is truncated"))
+        }
+        _ if wrong > 0 => {
+            damaged(format!("qemu-img check finds {wrong} errors; it may be truncated, or its copy was cut short"))
+        }
+        _ => Ok(()),
     }
 }

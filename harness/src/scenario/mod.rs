@@ -1,15 +1,22 @@
-//! Scenarios: what a file says, how it is read and checked, how an answer is judged, and the run itself.
-//!
-//! A file goes one way: [`file`] finds and opens it, `document` parses it into keys and values that know their lines, `check`
-//! makes of it what the rest of the crate works with ([`model`]) or says everything that is wrong. The runner asks the questions;
-//! [`expect`] compares the answers. For authors there is `scenarios/README.md`.
+//! Scenarios: what a file says ([`file`], [`model`]), how an answer is judged ([`expect`]), how the questions are put
+//! ([`runner`], [`http`], [`host`]), and what is kept of the answers ([`evidence`], [`mask`]).
 
 pub mod model;
 
+mod check;
+mod document;
 pub mod file;
 
-mod document;
-
-mod check;
-
 pub mod expect;
+
+pub mod facts;
+
+pub mod host;
+
+pub mod http;
+
+pub mod mask;
+
+pub mod evidence;
+
+pub mod runner;

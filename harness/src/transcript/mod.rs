@@ -2,6 +2,8 @@
 
 pub mod canonical;
 pub mod model;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod sign;
 pub mod store;
 pub mod verify;

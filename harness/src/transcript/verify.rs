@@ -201,3 +201,116 @@ fn check_step(step: &StepRecord) -> Result<(), Refusal> {
     };
     if follows { Ok(()) } else { refuse(format!("{} does not follow from what was recorded", step.outcome.word())) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transcript::sample;
+    use crate::transcript::sign::{Sealed, SigningKey, seal};
+
+    fn sealed(transcript: &Transcript) -> (Sealed, PublicKey) {
+        let key = SigningKey::ephemeral().unwrap();
+        let transcript = Transcript { signing_key: key.record(), ..transcript.clone() };
+        (seal(&transcript, &key).unwrap(), public_key(&key.public_base64()).unwrap())
+    }
+
+    /// Signs a transcript that was changed before signing: what does a verifier say whom the signature does not protect?
+    fn check(change: impl FnOnce(&mut Transcript), expected: &str) {
+        let mut transcript = sample::transcript();
+        change(&mut transcript);
+        let (sealed, key) = sealed(&transcript);
+        let refusal = verify(&sealed.json, &sealed.minisig, Some(&key)).unwrap_err().0;
+        assert!(refusal.contains(expected), "{refusal:?} does not contain {expected:?}");
+    }
+
+    #[test]
+    fn what_was_sealed_verifies() {
+        let (sealed, key) = sealed(&sample::transcript());
+        let (transcript, trust) = verify(&sealed.json, &sealed.minisig, Some(&key)).unwrap();
+        assert_eq!(trust, Trust::Given);
+        assert_eq!(transcript.test_summary, TestSummary::of(transcript.results()));
+        assert_eq!(verify(&sealed.json, &sealed.minisig, None).unwrap().1, Trust::FromTranscript);
+    }
+
+    #[test]
+    fn no_byte_can_be_changed() {
+        let (sealed, key) = sealed(&sample::transcript());
+        for position in 0..sealed.json.len() {
+            let mut json = sealed.json.clone();
+            json[position] ^= 1;
+            assert!(verify(&json, &sealed.minisig, Some(&key)).is_err(), "byte {position}");
+            assert!(verify(&json, &sealed.minisig, None).is_err(), "byte {position}, with its own key");
+        }
+        assert!(verify(&sealed.json[..sealed.json.len() - 1], &sealed.minisig, Some(&key)).is_err());
+    }
+
+    #[test]
+    fn another_key_or_signature_is_refused() {
+        let (first, key) = sealed(&sample::transcript());
+        let (second, other) = sealed(&sample::transcript());
+        assert!(verify(&first.json, &first.minisig, Some(&other)).is_err());
+        assert!(verify(&first.json, &second.minisig, Some(&key)).is_err());
+        assert!(verify(&first.json, "untrusted comment: nothing", Some(&key)).is_err());
+        let comment = first.minisig.replace("status:SUCCESS", "status:FAILED");
+        assert_ne!(comment, first.minisig);
+        assert!(verify(&first.json, &comment, Some(&key)).is_err());
+    }
+
+    #[test]
+    fn a_signer_cannot_contradict_itself() {
+        check(|transcript| transcript.test_summary.passed += 1, "the summary says");
+        check(
+            |transcript| transcript.overall_status = OverallStatus::Warning,
+            "the status is WARNING, the results say SUCCESS",
+        );
+        check(|transcript| transcript.overall_status = OverallStatus::Aborted, "no reason is given");
+        check(|transcript| transcript.reasons.push("something".into()), "gives reasons for a failure");
+        check(|transcript| transcript.duration_seconds += 1, "duration_seconds is");
+        check(|transcript| transcript.start_time = "yesterday".into(), "is not an RFC 3339 time");
+        check(|transcript| transcript.image_digest = Some("sha256:00".into()), "image_digest is not the digest");
+        check(|transcript| transcript.image.as_mut().unwrap().unchanged_after_run = Some(false), "the image changed");
+        check(|transcript| transcript.machine.as_mut().unwrap().failure = Some("gone".into()), "the machine was lost");
+        check(|transcript| transcript.schema = 2, "it has schema 2");
+        check(|transcript| transcript.service_health[0].name = "boot::ready".into(), "is there twice");
+        check(
+            |transcript| transcript.service_health[0].name = "oidc::login".into(),
+            "does not belong into service_health",
+        );
+        check(|transcript| transcript.service_health[0].steps.clear(), "passed without a step");
+        check(
+            |transcript| transcript.service_health[0].steps[0].outcome = Outcome::Failed,
+            "it is passed though its worst step is failed",
+        );
+        check(
+            |transcript| transcript.service_health[0].steps[0].answer = None,
+            "passed does not follow from what was recorded",
+        );
+        check(|transcript| transcript.service_health[0].steps[0].expectations.clear(), "passed does not follow");
+    }
+
+    #[test]
+    fn a_dropped_result_is_seen_only_by_the_signature_and_the_summary() {
+        check(|transcript| drop(transcript.service_health.pop()), "the summary says");
+    }
+
+    #[test]
+    fn only_the_canonical_form_is_a_transcript() {
+        let key = SigningKey::ephemeral().unwrap();
+        let own = public_key(&key.public_base64()).unwrap();
+        let transcript = Transcript { signing_key: key.record(), ..sample::transcript() };
+        let text = String::from_utf8(seal(&transcript, &key).unwrap().json).unwrap();
+        let comment = sign::trusted_comment(&transcript);
+        let refused = |text: &str, expected: &str| {
+            let minisig = key.sign(text.as_bytes(), &comment).unwrap();
+            let refusal = verify(text.as_bytes(), &minisig, Some(&own)).unwrap_err().0;
+            assert!(refusal.contains(expected), "{refusal:?} does not contain {expected:?}");
+        };
+        refused(&format!("{text}\n"), "not in canonical form");
+        refused(&text.replacen("{", "{ ", 1), "not in canonical form");
+        refused(&text.replacen("{", r#"{"schema":1,"#, 1), "duplicate field");
+        refused(&text.replacen("{", r#"{"extra":1,"#, 1), "unknown field `extra`");
+        refused(&text.replacen(r#""schema":1"#, r#""schema":1.0"#, 1), "not a transcript");
+        refused(&"[".repeat(100_000), "not a transcript");
+        refused("", "not a transcript");
+    }
+}

@@ -1,4 +1,7 @@
-//! Ordinary tests of the harness, in one binary.
+//! Ordinary tests of the harness, in one binary. None of them boots a machine.
 
+mod run;
 mod ssh;
 mod sshd;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,87 @@
+//! The `hermetic` command line.
+
+mod image;
+mod keygen;
+mod report;
+mod shell;
+mod verify;
+
+use std::process::ExitCode;
+
+use camino::Utf8PathBuf;
+use clap::{Parser, Subcommand};
+
+use crate::session::{self, RunArguments};
+
+/// Boots an image, asks it every question that matters, and signs what it answered.
+#[derive(Parser)]
+#[command(
+    name = "hermetic",
+    version,
+    after_help = "Exit codes: 0 passed; 1 could not run, or cut short; 2 wrong usage; 3 not verified; 101 a scenario failed.\n\
+        Settings are environment variables (RAVE_IMAGE, SAFE_MODE, …): see README.md."
+)]
+struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Runs scenarios; what `cargo test --test hermetic` does
+    Run(RunArguments),
+    /// Lists scenarios with what each needs and shows; boots nothing
+    List {
+        /// Only those whose name contains one of these words
+        filters: Vec<String>,
+    },
+    /// Verifies a transcript offline: signatures, schema, form, and that the summary follows from the results
+    Verify {
+        /// The transcript
+        transcript: Utf8PathBuf,
+        /// The key that must have signed it: a .pub file, or the base64 text itself
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+    },
+    /// Makes a key pair for signing transcripts
+    Keygen {
+        /// Where the secret key goes; the public one goes beside it as .pub
+        secret: Utf8PathBuf,
+        /// A file whose first line is the password
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<Utf8PathBuf>,
+    },
+    /// Makes a report from a transcript
+    Report {
+        /// The transcript
+        transcript: Utf8PathBuf,
+        /// Where the JUnit XML goes; standard output if not given
+        #[arg(long, value_name = "FILE")]
+        junit: Option<Utf8PathBuf>,
+    },
+    /// Provides the image and prints where it is, its digests and its size
+    Image,
+    /// Boots the image and opens a shell in it
+    Shell,
+}
+
+/// Runs the command that this process's arguments name.
+pub fn main() -> ExitCode {
+    let Command { action } = Command::parse();
+    let done = match action {
+        Action::Run(arguments) => return session::main(arguments).into(),
+        Action::List { filters } => session::list(&filters),
+        Action::Verify { transcript, key } => return verify::main(&transcript, key.as_deref()),
+        Action::Keygen { secret, password_file } => keygen::main(&secret, password_file.as_deref()),
+        Action::Report { transcript, junit } => report::main(&transcript, junit.as_deref()),
+        Action::Image => image::main(),
+        Action::Shell => shell::main(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hermetic: {error:#}");
+            session::Ended::CouldNotRun.into()
+        }
+    }
+}

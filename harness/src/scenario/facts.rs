@@ -1,0 +1,52 @@
+//! What the run itself knows: the built-in variables of scenarios.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::model::BUILT_INS;
+
+/// A fact that is looked up when it is asked for.
+type Live = Box<dyn Fn() -> Result<String, String> + Send + Sync>;
+
+/// The built-in variables and their values so far.
+#[derive(Default)]
+pub struct Facts {
+    known: Mutex<BTreeMap<String, String>>,
+    live: Mutex<BTreeMap<String, Live>>,
+}
+
+impl Facts {
+    /// Sets a fact.
+    ///
+    /// # Panics
+    /// For a name that is not in [`BUILT_INS`].
+    pub fn set(&self, name: &str, value: impl ToString) {
+        assert_known(name);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), value.to_string());
+    }
+
+    /// Sets a fact that is looked up anew whenever it is asked for.
+    ///
+    /// # Panics
+    /// As [`Facts::set`].
+    pub fn set_live(&self, name: &str, look: impl Fn() -> Result<String, String> + Send + Sync + 'static) {
+        assert_known(name);
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Box::new(look));
+    }
+
+    /// One fact's value now.
+    ///
+    /// # Errors
+    /// If it is not known (yet) or cannot be looked up.
+    pub fn get(&self, name: &str) -> Result<String, String> {
+        if let Some(look) = self.live.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return look();
+        }
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(name).cloned().ok_or_else(|| format!("`{name}` is not known in this run"))
+    }
+}
+
+fn assert_known(name: &str) {
+    assert!(BUILT_INS.iter().any(|(known, ..)| *known == name), "`{name}` is not a built-in variable");
+}

@@ -1,0 +1,27 @@
+//! `hermetic list`: what there is to ask. Boots nothing.
+
+use crate::scenario::file;
+use crate::scenario::model::Requires;
+use crate::settings::Settings;
+
+/// Prints name, needs and summary of every scenario whose name contains one of the words, or of all.
+///
+/// # Errors
+/// If the settings or a scenario file are not as they must be.
+pub fn list(words: &[String]) -> anyhow::Result<()> {
+    let settings = Settings::from_environment()?;
+    let scenarios = file::read(&settings.scenarios)?;
+    let chosen =
+        scenarios.iter().filter(|scenario| words.is_empty() || words.iter().any(|word| scenario.name.contains(word)));
+    for scenario in chosen {
+        let requires = match scenario.requires() {
+            Requires::Nothing => "",
+            Requires::Image => " [image]",
+            Requires::Machine => " [machine]",
+        };
+        let needs =
+            if scenario.needs.is_empty() { String::new() } else { format!(" needs {}", scenario.needs.join(", ")) };
+        println!("{}{requires}{needs}\n    {}", scenario.name, scenario.summary);
+    }
+    Ok(())
+}

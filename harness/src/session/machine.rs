@@ -1,0 +1,343 @@
+//! The booted machine of a run: accelerator, boot, login, profile, and its end.
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+use super::about;
+use super::profile::{self, Profile};
+use crate::guest::{Exit, Guest, HostKey, Identity};
+use crate::image::{self, Image};
+use crate::interrupt::Interrupt;
+use crate::scenario::facts::Facts;
+use crate::scenario::http::Origin;
+use crate::scenario::runner::Target;
+use crate::settings::{AccelChoice, Settings};
+use crate::transcript::model::MachineRecord;
+use crate::vm::accel::{self, Accelerator, Kind, Requested};
+use crate::vm::credentials::{Login, credentials};
+use crate::vm::{BootFailure, Life, Plan, Qemu, ReadyState, Vm};
+
+/// The longest a guest may take from the start of QEMU to its readiness event: the appliance's budget for all services.
+const READY_WITHIN: Duration = Duration::from_secs(10 * 60);
+/// The longest the first questions may take (profile and certificate).
+const LOGIN_WITHIN: Duration = Duration::from_secs(60);
+/// The longest an orderly end may take before QEMU is told to quit.
+const END_WITHIN: Duration = Duration::from_secs(20);
+/// TCG runs a guest's instructions about this many times slower than KVM (boot to all services: 110 s against some 20 s).
+const TCG_TIME_FACTOR: u32 = 4;
+
+/// What a machine is booted from.
+pub struct Ground<'a> {
+    /// What the run was told.
+    pub settings: &'a Settings,
+    /// QEMU.
+    pub qemu: &'a Qemu,
+    /// What is booted.
+    pub image: &'a Image,
+    /// Where console, journal and logs go.
+    pub folder: Utf8PathBuf,
+    /// For everything that waits.
+    pub runtime: &'a tokio::runtime::Handle,
+    /// Ends the boot early.
+    pub interrupt: &'a Interrupt,
+    /// What is found out.
+    pub facts: &'a Facts,
+    /// Progress.
+    pub say: &'a dyn Fn(&str),
+}
+
+/// A machine that is up, with what is needed to ask it.
+pub struct Booted {
+    /// What the guest says about itself.
+    pub profile: Profile,
+    /// Time limits are stretched by this.
+    pub time_factor: u32,
+    /// The key to enter with; its private half is only written where somebody wants to enter by hand.
+    pub identity: Arc<Identity>,
+    guest: Arc<Guest>,
+    origin: Origin,
+    vm: Arc<Mutex<Option<Vm>>>,
+    record: MachineRecord,
+}
+
+/// Why there is no machine.
+#[derive(Debug)]
+pub struct Failure {
+    /// What is recorded, if QEMU was started at all.
+    pub record: Option<MachineRecord>,
+    short: String,
+    long: String,
+}
+
+impl Failure {
+    /// Nothing was started.
+    pub fn before_start(why: String) -> Box<Self> {
+        Box::new(Self { record: None, long: why.clone(), short: format!("there is no machine: {why}") })
+    }
+
+    /// For every scenario that needed the machine.
+    pub fn short(&self) -> String {
+        self.short.clone()
+    }
+
+    /// For people, once: diagnosis, console, and a command to try it by hand.
+    pub fn long(&self) -> &str {
+        &self.long
+    }
+}
+
+/// Boots the image and enters it.
+///
+/// # Errors
+/// If there is no usable accelerator, QEMU does not start, the guest does not become ready, or cannot be entered.
+pub fn boot(ground: &Ground<'_>) -> Result<Booted, Box<Failure>> {
+    let Ground { settings, qemu, image, runtime, interrupt, facts, say, folder } = ground;
+    let accelerator = accelerator(ground).map_err(|error| Failure::before_start(chain(&error)))?;
+    let time_factor = if accelerator.kind == Kind::Tcg { TCG_TIME_FACTOR } else { 1 };
+    say(&format!("accelerator: {} ({})", word(accelerator.kind), accelerator.reason));
+    let identity = Arc::new(Identity::generate());
+    let host_key = HostKey::generate();
+    let mut plan = Plan::new((*qemu).clone(), accelerator.kind, disk(image), kernel(image), folder.as_std_path());
+    (plan.cores, plan.memory_mib) = size(settings.safe_mode, about::cores(), about::memory_mib());
+    plan.debug = settings.debug;
+    plan.credentials = credentials(Login {
+        authorized_key: &identity.public_line(),
+        host_key_pem: &host_key.private_pem(),
+        host_key_public: &host_key.public_line(),
+    });
+    say(&format!("machine: booting with {} cores and {} MiB", plan.cores, plan.memory_mib));
+    let vm = Vm::start(&plan, runtime).map_err(|error| Failure::before_start(chain(&error)))?;
+    let mut record = record(&vm, qemu, &accelerator, time_factor);
+    set_facts(facts, &vm, &accelerator, plan.memory_mib, folder);
+    let guest = Guest::new(vm.ssh(), Arc::clone(&identity), host_key.public().clone());
+    let guest = Arc::new(guest.map_err(|error| Failure::before_start(error.to_string()))?);
+    watch(&vm, &guest, interrupt, runtime);
+    // The first login takes seconds under TCG; it goes on while the guest starts its last services.
+    let deadline = Instant::now() + READY_WITHIN;
+    let early = Arc::clone(&guest);
+    thread::spawn(move || early.warm("root", deadline));
+    let ready = vm.wait_ready(deadline, &interrupt.watch()).map_err(|failure| not_ready(&record, &failure))?;
+    let state = match ready.state {
+        ReadyState::Running => "running",
+        ReadyState::Degraded => "degraded",
+    };
+    say(&format!("machine: ready after {:.1} s ({state})", ready.after.as_secs_f64()));
+    facts.set("machine.ready_seconds", ready.after.as_secs());
+    facts.set("machine.state", state);
+    record.ready_state = Some(state.to_owned());
+    record.ready_ms = u64::try_from(ready.after.as_millis()).ok();
+    let vm = Arc::new(Mutex::new(Some(vm)));
+    let measured = Arc::clone(&vm);
+    facts.set_live("machine.rss_mib", move || {
+        let vm = measured.lock().unwrap_or_else(PoisonError::into_inner);
+        let rss = vm.as_ref().and_then(Vm::rss_mib);
+        rss.map(|mib| mib.to_string()).ok_or_else(|| "QEMU has ended".to_owned())
+    });
+    match enter(&guest, &vm, folder, facts) {
+        Ok((profile, origin)) => {
+            say(&format!("guest: {} {}", profile.name, profile.version));
+            Ok(Booted { profile, time_factor, identity, guest, origin, vm, record })
+        }
+        Err(why) => {
+            let lost = lost(&vm).map(|lost| format!("{lost}; ")).unwrap_or_default();
+            end(&vm);
+            let short = format!("the machine booted and could not be entered: {lost}{why}");
+            record.failure = Some(short.clone());
+            Err(Box::new(Failure { record: Some(record), long: short.clone(), short }))
+        }
+    }
+}
+
+fn accelerator(ground: &Ground<'_>) -> Result<Accelerator, accel::AccelError> {
+    let requested = match ground.settings.accel {
+        AccelChoice::Auto => Requested::Auto,
+        AccelChoice::Kvm => Requested::Kvm,
+        AccelChoice::Tcg => Requested::Tcg,
+    };
+    accel::probe(requested, ground.qemu, &kernel(ground.image))
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Kvm => "kvm",
+        Kind::Tcg => "tcg",
+    }
+}
+
+fn disk(image: &Image) -> crate::vm::Disk {
+    let format = match image.format {
+        image::DiskFormat::Qcow2 => crate::vm::DiskFormat::Qcow2,
+        image::DiskFormat::Raw => crate::vm::DiskFormat::Raw,
+    };
+    crate::vm::Disk { path: image.disk.clone().into(), format }
+}
+
+fn kernel(image: &Image) -> crate::vm::Boot {
+    match &image.boot {
+        image::Boot::Disk => crate::vm::Boot::Disk,
+        image::Boot::Direct { kernel, initrd, command_line } => crate::vm::Boot::Kernel {
+            kernel: kernel.clone().into(),
+            initrd: initrd.clone().into(),
+            cmdline: command_line.clone(),
+        },
+    }
+}
+
+/// Cores and memory of the guest: two and a quarter of the host's, within 6-8 GiB, or what there is, within 8-16 GiB.
+fn size(safe_mode: bool, cores: u64, host_mib: u64) -> (u32, u64) {
+    let all = u32::try_from(cores).unwrap_or(u32::MAX);
+    if safe_mode {
+        (2, (host_mib / 4).clamp(6 * 1024, 8 * 1024))
+    } else {
+        (all, (host_mib / 2).clamp(8 * 1024, 16 * 1024))
+    }
+}
+
+fn record(vm: &Vm, qemu: &Qemu, accelerator: &Accelerator, time_factor: u32) -> MachineRecord {
+    MachineRecord {
+        qemu_version: qemu.version.to_string(),
+        arguments: vm.command_line().iter().map(|argument| argument.to_string_lossy().into_owned()).collect(),
+        accelerator: word(accelerator.kind).to_owned(),
+        accelerator_reason: accelerator.reason.clone(),
+        origin: "cold".to_owned(),
+        time_factor: time_factor.into(),
+        ready_state: None,
+        ready_ms: None,
+        failure: None,
+    }
+}
+
+fn set_facts(facts: &Facts, vm: &Vm, accelerator: &Accelerator, memory_mib: u64, folder: &Utf8Path) {
+    facts.set("machine.address", vm.ssh().ip());
+    facts.set("machine.ssh_port", vm.ssh().port());
+    facts.set("machine.console", folder.join(crate::vm::boot::CONSOLE_LOG));
+    facts.set("machine.journal", folder.join(crate::vm::boot::JOURNAL_LOG));
+    facts.set("machine.accelerator", word(accelerator.kind));
+    facts.set("machine.memory_mib", memory_mib);
+}
+
+/// Whoever waits for the guest gives up at once when the machine is lost or the run is to end.
+fn watch(vm: &Vm, guest: &Arc<Guest>, interrupt: &Interrupt, runtime: &tokio::runtime::Handle) {
+    let (mut life, mut interrupted, guest) = (vm.life(), interrupt.watch(), Arc::clone(guest));
+    runtime.spawn(async move {
+        tokio::select! {
+            Ok(()) = async { life.wait_for(|life| *life != Life::Running).await.map(drop) } => match &*life.borrow() {
+                Life::Lost(loss) => guest.lost(loss.to_string()),
+                Life::Running | Life::Ended => guest.cancel(),
+            },
+            Ok(()) = async { interrupted.wait_for(|set| *set).await.map(drop) } => guest.cancel(),
+        }
+    });
+}
+
+fn not_ready(record: &MachineRecord, failure: &BootFailure) -> Box<Failure> {
+    let short = failure.to_string();
+    let record = MachineRecord { failure: Some(short.clone()), ..record.clone() };
+    Box::new(Failure { record: Some(record), short, long: failure.report() })
+}
+
+/// The first questions: who are you, and how can I be sure of your public address?
+fn enter(guest: &Guest, vm: &Mutex<Option<Vm>>, folder: &Utf8Path, facts: &Facts) -> Result<(Profile, Origin), String> {
+    let profile = Profile::parse(&read(guest, profile::PATH)?)?;
+    let ca = read(guest, &profile.ca)?;
+    let path = folder.join("guest-ca.crt");
+    std::fs::write(&path, &ca).map_err(|error| format!("could not write `{path}`: {error}"))?;
+    facts.set("guest.ca", &path);
+    let url = reqwest::Url::parse(&profile.origin).map_err(|error| format!("{}: origin: {error}", profile::PATH))?;
+    let vm = vm.lock().unwrap_or_else(PoisonError::into_inner);
+    let address = vm.as_ref().map_or(IpAddr::from([127, 0, 0, 1]), |vm| vm.address().into());
+    Ok((profile, Origin { url, address, ca }))
+}
+
+fn read(guest: &Guest, path: &str) -> Result<Vec<u8>, String> {
+    let command = format!("cat -- '{}'", path.replace('\'', r"'\''"));
+    let captured = guest.run("root", &command, None, Instant::now() + LOGIN_WITHIN).map_err(|error| chain(&error))?;
+    match captured.exit {
+        Exit::Status(0) => Ok(captured.stdout),
+        _ => Err(format!("could not read `{path}` in the guest: {}", String::from_utf8_lossy(&captured.stderr).trim())),
+    }
+}
+
+fn lost(vm: &Mutex<Option<Vm>>) -> Option<String> {
+    let vm = vm.lock().unwrap_or_else(PoisonError::into_inner);
+    vm.as_ref()?.alive().err().map(|loss| loss.to_string())
+}
+
+fn end(vm: &Mutex<Option<Vm>>) {
+    let vm = vm.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(vm) = vm {
+        vm.shutdown(END_WITHIN);
+    }
+}
+
+impl Booted {
+    /// What is recorded of the machine, and how it was lost if it was.
+    pub fn record(&self) -> MachineRecord {
+        MachineRecord { failure: lost(&self.vm), ..self.record.clone() }
+    }
+
+    /// Ends the machine; a second time does nothing.
+    pub fn end(&self) {
+        end(&self.vm);
+    }
+
+    /// A command that enters the machine; the key is written to `folder` for it.
+    ///
+    /// # Errors
+    /// If the key cannot be written.
+    pub fn way_in(&self, folder: &Utf8Path) -> std::io::Result<Command> {
+        let key = folder.join("identity");
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&key)?;
+        file.write_all(self.identity.private_pem().as_bytes())?;
+        let address = self.facts_address();
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]);
+        ssh.args(["-o", "IdentitiesOnly=yes", "-i", key.as_str(), "-p", &address.port().to_string()]);
+        ssh.arg(format!("root@{}", address.ip())).stdin(Stdio::inherit());
+        Ok(ssh)
+    }
+
+    fn facts_address(&self) -> SocketAddr {
+        let vm = self.vm.lock().unwrap_or_else(PoisonError::into_inner);
+        vm.as_ref().map_or_else(|| SocketAddr::new(self.origin.address, 22), Vm::ssh)
+    }
+}
+
+impl Target for Booted {
+    fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    fn lost(&self) -> Option<String> {
+        lost(&self.vm)
+    }
+
+    fn forward(&self, port: u16) -> Result<(SocketAddr, Box<dyn Send>), String> {
+        let vm = self.vm.lock().unwrap_or_else(PoisonError::into_inner);
+        let forward = vm.as_ref().ok_or("the machine has ended")?.forward(port).map_err(|error| chain(&error))?;
+        Ok((forward.address(), Box::new(forward)))
+    }
+}
+
+/// A command as one would type it.
+pub fn paste_line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args()).map(std::ffi::OsStr::to_string_lossy);
+    shlex::try_join(words.collect::<Vec<_>>().iter().map(AsRef::as_ref)).unwrap_or_default()
+}
+
+/// An error with its sources, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |error| error.source())
+        .fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}

@@ -1,0 +1,16 @@
+//! One run, as one sentence of functions: settings, scenarios, the image, the machine, the trials, the transcript.
+
+mod about;
+mod arguments;
+mod list;
+mod machine;
+mod profile;
+mod run;
+mod schedule;
+mod shared;
+mod shell;
+
+pub use arguments::RunArguments;
+pub use list::list;
+pub use run::{Ended, main};
+pub use shell::shell;

@@ -1,0 +1,200 @@
+//! The run from its arguments to its exit code.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Completion, Failed, Trial};
+
+use super::arguments::RunArguments;
+use super::schedule::Schedule;
+use super::shared::{Preparation, Shared};
+use crate::interrupt::Interrupt;
+use crate::report;
+use crate::scenario::file;
+use crate::scenario::model::{Requires, Scenario};
+use crate::settings::Settings;
+use crate::transcript::model::{Outcome, OverallStatus, ScenarioRecord, Transcript};
+use crate::transcript::sign::SigningKey;
+use crate::transcript::{sign, store, verify};
+
+/// How a run ended, as an exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Every scenario passed, warned or was skipped.
+    Passed = 0,
+    /// It could not run, or was cut short.
+    CouldNotRun = 1,
+    /// Wrong arguments or settings, or a filter that matches nothing.
+    WrongUsage = 2,
+    /// At least one scenario failed or could not be asked.
+    Failed = 101,
+}
+
+impl From<Ended> for ExitCode {
+    fn from(ended: Ended) -> Self {
+        Self::from(ended as u8)
+    }
+}
+
+/// Runs the scenarios that `arguments` choose.
+pub fn main(mut arguments: RunArguments) -> Ended {
+    let settings = match Settings::from_environment() {
+        Ok(settings) => settings,
+        Err(errors) => return complain(&errors.to_string(), Ended::WrongUsage),
+    };
+    let scenarios = match file::read(&settings.scenarios) {
+        Ok(scenarios) => scenarios,
+        Err(mistakes) => return complain(&mistakes.to_string(), Ended::CouldNotRun),
+    };
+    let (chosen, left): (Vec<_>, Vec<_>) = scenarios.into_iter().partition(|scenario| arguments.chooses(scenario));
+    if chosen.is_empty() {
+        return complain(&arguments.nothing_chosen(&left), Ended::WrongUsage);
+    }
+    let filters =
+        arguments.filters().into_iter().chain(arguments.libtest.skip.iter().map(|word| format!("--skip {word}")));
+    let filters: Vec<String> = filters.collect();
+    // libtest's own filter knows one word only, so it is told by name what to leave out, and counts it.
+    arguments.libtest.filter = None;
+    arguments.libtest.exact = true;
+    arguments.libtest.skip = left.iter().map(|scenario| scenario.name.clone()).collect();
+    let left = left.iter().map(|scenario| Trial::test(&scenario.name, || Ok(())));
+    if arguments.libtest.list {
+        let listed = chosen.iter().map(|scenario| Trial::test(&scenario.name, || Ok(()))).chain(left).collect();
+        // Listing has no result.
+        let _ = libtest_mimic::run(&arguments.libtest, listed);
+        return Ended::Passed;
+    }
+    match run(settings, chosen, left.collect(), filters, &arguments) {
+        Ok(ended) => ended,
+        Err(error) => complain(&format!("{error:#}"), Ended::CouldNotRun),
+    }
+}
+
+fn complain(text: &str, ended: Ended) -> Ended {
+    for line in text.lines() {
+        eprintln!("hermetic: {line}");
+    }
+    ended
+}
+
+fn run(
+    settings: Settings,
+    chosen: Vec<Scenario>,
+    left: Vec<Trial>,
+    filters: Vec<String>,
+    arguments: &RunArguments,
+) -> anyhow::Result<Ended> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let interrupt = Arc::new(Interrupt::default());
+    let needed = chosen.iter().map(Scenario::requires).max().unwrap_or(Requires::Nothing);
+    let preparation = Preparation::check(settings, needed)?;
+    let shared = Arc::new(Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &chosen));
+    runtime.spawn(watch_signals(Arc::clone(&interrupt)));
+    runtime.spawn(watch_deadline(Arc::clone(&shared)));
+    let schedule = Arc::new(Schedule::new(chosen.iter().map(|scenario| scenario.phase)));
+    let trials = chosen.into_iter().map(|scenario| trial(scenario, &shared, &schedule)).chain(left).collect();
+    let mut libtest = arguments.libtest.clone();
+    // Plain lines where nobody looks on, in the order in which scenarios end.
+    libtest.test_threads.get_or_insert(DEFAULT_THREADS);
+    let conclusion = libtest_mimic::run(&libtest, trials);
+    let transcript = shared.finish(filters);
+    let sealed = write(&shared, &transcript)?;
+    eprintln!("{}", report::text::summary(&sealed));
+    shared.say_where();
+    shared.keep_if_asked(&sealed);
+    shared.end_machine();
+    Ok(match (sealed.overall_status, conclusion.has_failed()) {
+        (OverallStatus::Success | OverallStatus::Warning, false) => Ended::Passed,
+        (OverallStatus::Aborted, _) => Ended::CouldNotRun,
+        _ => Ended::Failed,
+    })
+}
+
+/// Scenarios that run side by side unless `--test-threads` says otherwise: the hardened sshd takes few connections at once.
+const DEFAULT_THREADS: usize = 4;
+
+fn trial(scenario: Scenario, shared: &Arc<Shared>, schedule: &Arc<Schedule>) -> Trial {
+    let (shared, schedule) = (Arc::clone(shared), Arc::clone(schedule));
+    Trial::ignorable_test(scenario.name.clone(), move || {
+        let _permit = schedule.enter(scenario.phase, scenario.alone);
+        let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| shared.ask(&scenario)));
+        let record = asked.unwrap_or_else(|panic| shared.panicked(&scenario, panic.as_ref()));
+        let verdict = verdict(&record);
+        shared.record(record);
+        verdict
+    })
+}
+
+/// A result in libtest's terms.
+fn verdict(record: &ScenarioRecord) -> Result<Completion, Failed> {
+    match record.outcome {
+        Outcome::Passed => Ok(Completion::Completed),
+        Outcome::Warned => {
+            eprint!("{}:\n{}", record.name, report::text::scenario(record));
+            Ok(Completion::Completed)
+        }
+        Outcome::Skipped => Ok(Completion::ignored_with(&record.reason)),
+        Outcome::Failed | Outcome::Errored => Err(Failed::from(report::text::scenario(record))),
+    }
+}
+
+/// Signs the transcript, writes it, and verifies it by reading it back: one that cannot be read back is not a pass.
+fn write(shared: &Shared, transcript: &Transcript) -> anyhow::Result<Transcript> {
+    use anyhow::Context as _;
+    let (place, key): (&store::Place, &SigningKey) = (shared.place(), shared.key());
+    place.write(&sign::seal(transcript, key)?)?;
+    let json =
+        std::fs::read(&place.transcript).with_context(|| format!("could not read back `{}`", place.transcript))?;
+    let minisig = std::fs::read_to_string(place.minisig())?;
+    let own = verify::public_key(&key.public_base64())?;
+    let (verified, _) = verify::verify(&json, &minisig, Some(&own))
+        .with_context(|| format!("the transcript `{}` does not verify", place.transcript))?;
+    if key.is_ephemeral() {
+        store::write_whole(&place.public_key(), key.public_file()?.as_bytes())?;
+    }
+    store::write_whole(&place.junit(), report::junit(&verified)?.as_bytes())?;
+    Ok(verified)
+}
+
+/// Turns SIGINT, SIGTERM and SIGHUP into the end of the run.
+pub async fn watch_signals(interrupt: Arc<Interrupt>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut int), Ok(mut term), Ok(mut hup)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+    else {
+        return;
+    };
+    let name = tokio::select! {
+        _ = int.recv() => "SIGINT",
+        _ = term.recv() => "SIGTERM",
+        _ = hup.recv() => "SIGHUP",
+    };
+    eprintln!("{name}: ending the machine and writing the transcript");
+    interrupt.set(name);
+}
+
+/// Ends the run when its time is over; the time the image took to build does not count.
+async fn watch_deadline(shared: Arc<Shared>) {
+    let limit = shared.validation_timeout();
+    loop {
+        let used = shared.elapsed().saturating_sub(shared.building());
+        let left = limit.saturating_sub(used);
+        if left.is_zero() {
+            return shared.interrupt().set(format!("VALIDATION_TIMEOUT: {} s are over", limit.as_secs()));
+        }
+        // While an image is being built the deadline moves on with the clock.
+        tokio::time::sleep(left.max(Duration::from_millis(50))).await;
+    }
+}
+
+/// Says something on stderr, with the time since the session began.
+pub fn say(since: Instant, text: &str) {
+    let seconds = since.elapsed().as_secs_f64();
+    if std::io::stderr().is_terminal() {
+        eprintln!("\x1b[2m[{seconds:6.1} s]\x1b[0m {text}");
+    } else {
+        eprintln!("[{seconds:6.1} s] {text}");
+    }
+}

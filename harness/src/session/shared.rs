@@ -1,0 +1,472 @@
+//! What the trials of one run share: the place, the key, the image and the machine once they are needed, and the records.
+
+use std::any::Any;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use camino::Utf8Path;
+
+use super::machine::{self, Booted};
+use super::run::say;
+use super::{about, profile};
+use crate::image::{self, Image, Sources};
+use crate::interrupt::Interrupt;
+use crate::scenario::facts::Facts;
+use crate::scenario::mask::Mask;
+use crate::scenario::model::{Phase, Requires, Scenario, Variables};
+use crate::scenario::runner::{self, Context, Target};
+use crate::settings::{KeyChoice, Settings};
+use crate::transcript::model::{
+    FileRecord, ImageRecord, Outcome, OverallStatus, SCHEMA, ScenarioRecord, TestSummary, Transcript,
+};
+use crate::transcript::sign::SigningKey;
+use crate::transcript::store::{self, Place};
+use crate::vm::Qemu;
+
+/// Everything that can be found wrong in the first second.
+pub struct Preparation {
+    settings: Settings,
+    key: SigningKey,
+    place: Place,
+    qemu: Option<Qemu>,
+    start: jiff::Timestamp,
+    started: Instant,
+}
+
+impl Preparation {
+    /// Opens the key, finds the tools, and takes a name for the session.
+    ///
+    /// # Errors
+    /// For the first of these that is not as it must be.
+    pub fn check(settings: Settings, needed: Requires) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        let start = jiff::Timestamp::now();
+        let key = match &settings.key {
+            KeyChoice::Ephemeral => SigningKey::ephemeral(),
+            KeyChoice::File { key, password } => SigningKey::open(key, password.as_deref()),
+        }?;
+        let qemu = (needed == Requires::Machine).then(Qemu::find).transpose()?;
+        let place = store::reserve(&settings.artifacts, start)?;
+        Ok(Self { settings, key, place, qemu, start, started })
+    }
+}
+
+/// An image with its digests, taken before anything was booted.
+struct Provided {
+    image: Image,
+    files: Vec<FileRecord>,
+}
+
+/// What the trials of one run share.
+pub struct Shared {
+    preparation: Preparation,
+    runtime: tokio::runtime::Handle,
+    interrupt: Arc<Interrupt>,
+    facts: Facts,
+    mask: Mask,
+    secrets: Variables,
+    image: OnceLock<Result<Provided, String>>,
+    machine: OnceLock<Result<Booted, Box<machine::Failure>>>,
+    building: Mutex<Building>,
+    health: Mutex<Health>,
+    records: Mutex<Vec<ScenarioRecord>>,
+}
+
+/// How long providing the image took, which the run's own deadline does not count.
+#[derive(Default)]
+struct Building {
+    since: Option<Instant>,
+    took: Duration,
+}
+
+/// When the machine was ready, and when the last health scenario first held.
+#[derive(Default)]
+struct Health {
+    ready: Option<Instant>,
+    took: Duration,
+}
+
+impl Shared {
+    /// For a run of `chosen` scenarios.
+    pub fn new(
+        preparation: Preparation,
+        runtime: tokio::runtime::Handle,
+        interrupt: Arc<Interrupt>,
+        chosen: &[Scenario],
+    ) -> Self {
+        let facts = Facts::default();
+        let mask = Mask::default();
+        let settings = &preparation.settings;
+        facts.set("session.id", &preparation.place.session);
+        facts.set("session.dir", &preparation.place.folder);
+        facts.set("harness.scenarios", &settings.scenarios);
+        facts.set("settings.safe_mode", u8::from(settings.safe_mode));
+        facts.set_live("harness.rss_mib", about::peak_rss_mib);
+        let names = chosen.iter().flat_map(|scenario| &scenario.secrets);
+        let secrets: Variables = names.map(|name| (name.clone(), random_secret())).collect();
+        secrets.values().for_each(|secret| mask.add(secret));
+        Self {
+            preparation,
+            runtime,
+            interrupt,
+            facts,
+            mask,
+            secrets,
+            image: OnceLock::new(),
+            machine: OnceLock::new(),
+            building: Mutex::default(),
+            health: Mutex::default(),
+            records: Mutex::default(),
+        }
+    }
+
+    /// Asks one scenario, after making ready what it needs.
+    pub fn ask(&self, scenario: &Scenario) -> ScenarioRecord {
+        if let Some(reason) = self.interrupt.reason() {
+            return self.unasked(scenario, Outcome::Skipped, format!("not asked: the run was cut short by {reason}"));
+        }
+        let target = match scenario.requires() {
+            Requires::Nothing => None,
+            Requires::Image => match self.image() {
+                Ok(_) => None,
+                Err(why) => return self.unasked(scenario, Outcome::Errored, why.clone()),
+            },
+            Requires::Machine => match self.machine() {
+                Ok(booted) => Some(booted),
+                Err(failure) => return self.unasked(scenario, Outcome::Errored, failure.short()),
+            },
+        };
+        if let Some(missing) = target.and_then(|booted| booted.profile.missing(&scenario.needs)) {
+            let name = target.map_or("", |booted| booted.profile.name.as_str());
+            return self.unasked(scenario, Outcome::Skipped, format!("`{name}` has no `{missing}`"));
+        }
+        let context = Context {
+            runtime: &self.runtime,
+            target: target.map(|booted| booted as &dyn Target),
+            facts: &self.facts,
+            mask: &self.mask,
+            secrets: &self.secrets,
+            interrupt: &self.interrupt,
+            session_start: self.preparation.started,
+            session_folder: &self.preparation.place.folder,
+            root: &self.preparation.settings.root,
+            time_factor: target.map_or(1, |booted| booted.time_factor),
+            today: self.preparation.start.to_zoned(jiff::tz::TimeZone::UTC).date(),
+            debug: self.preparation.settings.debug,
+        };
+        let mut record = runner::run(scenario, &context);
+        if let Some(booted) = target {
+            (record.answered_by, record.on_stand_in) = booted.profile.answering(&scenario.needs);
+            "cold".clone_into(&mut record.machine);
+        }
+        if scenario.phase == Phase::Health && record.outcome <= Outcome::Warned {
+            self.health_held();
+        }
+        record
+    }
+
+    /// The record of a scenario that was not asked.
+    fn unasked(&self, scenario: &Scenario, outcome: Outcome, reason: String) -> ScenarioRecord {
+        let now = self.elapsed();
+        ScenarioRecord {
+            name: scenario.name.clone(),
+            summary: scenario.summary.clone(),
+            file: runner::relative(&scenario.file, &self.preparation.settings.root),
+            outcome,
+            reason: self.mask.text(&reason),
+            answered_by: Vec::new(),
+            on_stand_in: false,
+            machine: "none".to_owned(),
+            started_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            took_ms: 0,
+            steps: Vec::new(),
+        }
+    }
+
+    /// The record of a scenario during which this program itself failed.
+    pub fn panicked(&self, scenario: &Scenario, panic: &(dyn Any + Send)) -> ScenarioRecord {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        self.unasked(scenario, Outcome::Errored, format!("the harness itself failed: {text}"))
+    }
+
+    /// Keeps a record.
+    pub fn record(&self, record: ScenarioRecord) {
+        lock(&self.records).push(record);
+    }
+
+    fn image(&self) -> Result<&Provided, &String> {
+        self.image.get_or_init(|| self.provide().map_err(|error| format!("{error:#}"))).as_ref()
+    }
+
+    fn provide(&self) -> anyhow::Result<Provided> {
+        let settings = &self.preparation.settings;
+        let build_log = self.preparation.place.folder.join("image-build.log");
+        let sources = Sources {
+            root: &settings.root,
+            cache: Sources::default_cache(),
+            build_log: &build_log,
+            safe_mode: settings.safe_mode,
+            interrupted: self.interrupt.flag(),
+            progress: &|line| self.say(&format!("image: {line}")),
+        };
+        lock(&self.building).since = Some(Instant::now());
+        let provided = image::provide(&settings.image, &sources);
+        let mut building = lock(&self.building);
+        building.took = building.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        drop(building);
+        let image = provided.context("no image could be provided")?;
+        let files = digests(&image)?;
+        let disk = &files[0];
+        self.say(&format!("image: {} ({}), {} {}", image.disk, image.provider.word(), disk.digest, image.reason));
+        self.facts.set("image.provider", image.provider.word());
+        self.facts.set("image.disk", &image.disk);
+        self.facts.set("image.format", image.format.word());
+        self.facts.set("image.digest", &disk.digest);
+        self.facts.set("image.dir", image.folder());
+        self.facts.set("image.bytes", image::bytes_on_disk(&image));
+        self.facts.set("image.packages", image.packages.as_deref().unwrap_or(Utf8Path::new("")));
+        if let Some(seconds) = image.built_seconds {
+            self.facts.set("image.built_seconds", seconds);
+        }
+        Ok(Provided { image, files })
+    }
+
+    /// The machine, booted when it is first asked for.
+    pub fn machine(&self) -> Result<&Booted, &machine::Failure> {
+        self.machine.get_or_init(|| self.boot()).as_ref().map_err(|failure| &**failure)
+    }
+
+    fn boot(&self) -> Result<Booted, Box<machine::Failure>> {
+        let provided = self.image().map_err(|why| machine::Failure::before_start(why.clone()))?;
+        let qemu = self
+            .preparation
+            .qemu
+            .as_ref()
+            .ok_or_else(|| machine::Failure::before_start("QEMU was not looked for".into()))?;
+        let ground = machine::Ground {
+            settings: &self.preparation.settings,
+            qemu,
+            image: &provided.image,
+            folder: self.preparation.place.folder.join("machine"),
+            runtime: &self.runtime,
+            interrupt: &self.interrupt,
+            facts: &self.facts,
+            say: &|text| self.say(text),
+        };
+        let booted = machine::boot(&ground);
+        match &booted {
+            Ok(_) => lock(&self.health).ready = Some(Instant::now()),
+            Err(failure) => self.say(&format!("machine: {}", failure.long())),
+        }
+        self.facts.set("machine.health_seconds", 0);
+        booted
+    }
+
+    fn health_held(&self) {
+        let mut health = lock(&self.health);
+        if let Some(ready) = health.ready {
+            health.took = ready.elapsed();
+            self.facts.set("machine.health_seconds", health.took.as_secs());
+        }
+    }
+
+    /// Ends the machine unless it is to be kept, looks at the image again, and puts everything that was found into an unsigned transcript.
+    pub fn finish(&self, filters: Vec<String>) -> Transcript {
+        let settings = &self.preparation.settings;
+        let booted = self.machine.get();
+        let machine = match booted {
+            Some(Ok(booted)) => Some(booted.record()),
+            Some(Err(failure)) => failure.record.clone(),
+            None => None,
+        };
+        if !self.keeps_machine() {
+            self.end_machine();
+        }
+        let provided = self.image.get().and_then(|provided| provided.as_ref().ok());
+        let unchanged = provided.filter(|_| machine.is_some()).map(unchanged);
+        let image = provided.map(|provided| record_of(provided, unchanged));
+        let profile = booted.and_then(|booted| booted.as_ref().ok()).map(|booted| &booted.profile);
+        let mut records = lock(&self.records).clone();
+        records.sort_by_key(|record| record.started_ms);
+        let end = jiff::Timestamp::now();
+        let mut transcript = Transcript {
+            schema: SCHEMA,
+            test_session_id: self.preparation.place.session.clone(),
+            rave_version: profile.map_or_else(|| "none".to_owned(), |profile| profile.name.clone()),
+            start_time: time(self.preparation.start),
+            completion_time: time(end),
+            duration_seconds: 0,
+            overall_status: OverallStatus::Failed,
+            reasons: Vec::new(),
+            filters,
+            system_info: about::system(),
+            nix_version: provided.and_then(|provided| provided.image.nix_version.clone()),
+            image_digest: provided.map(|provided| provided.files[0].digest.clone()),
+            image,
+            machine,
+            profile: profile.map(profile::Profile::record),
+            harness: about::harness(&settings.root, settings.recorded()),
+            test_summary: TestSummary::of(records.iter()),
+            validation_results: Vec::new(),
+            service_health: Vec::new(),
+            authentication_tests: Vec::new(),
+            agent_control_tests: Vec::new(),
+            sandbox_tests: Vec::new(),
+            end_to_end_tests: Vec::new(),
+            performance_metrics: Vec::new(),
+            security_validation: Vec::new(),
+            signing_key: self.preparation.key.record(),
+            signature: None,
+        };
+        records.into_iter().for_each(|record| transcript.add(record));
+        transcript.duration_seconds = whole_seconds(&transcript.start_time, &transcript.completion_time);
+        transcript.overall_status = transcript.status_of_results();
+        if unchanged == Some(false) {
+            transcript.overall_status = OverallStatus::Failed;
+            transcript.reasons.push("the image is not the same after the run as before".to_owned());
+        }
+        if let Some(failure) = transcript.machine.as_ref().and_then(|machine| machine.failure.clone()) {
+            transcript.overall_status = OverallStatus::Failed;
+            transcript.reasons.push(failure);
+        }
+        if let Some(reason) = self.interrupt.reason() {
+            transcript.overall_status = OverallStatus::Aborted;
+            transcript.reasons = vec![reason.to_owned()];
+        }
+        transcript
+    }
+
+    /// Whether the machine stays up after its questions, for people to enter it.
+    fn keeps_machine(&self) -> bool {
+        let failed = lock(&self.records).iter().any(|record| record.outcome >= Outcome::Failed);
+        self.preparation.settings.keep_vm && failed && self.interrupt.reason().is_none()
+    }
+
+    /// With `RAVE_KEEP_VM=1` and a failure: says how to enter the machine, and waits until the run is interrupted.
+    pub fn keep_if_asked(&self, transcript: &Transcript) {
+        let failed = transcript.overall_status == OverallStatus::Failed;
+        let Some(Ok(booted)) = self.machine.get().filter(|_| failed && self.preparation.settings.keep_vm) else {
+            return;
+        };
+        match booted.way_in(&self.preparation.place.folder) {
+            Ok(ssh) => eprintln!("the machine is kept until ^C; enter it with:\n  {}", machine::paste_line(&ssh)),
+            Err(error) => eprintln!("the machine is kept until ^C, but its key could not be written: {error}"),
+        }
+        self.runtime.block_on(self.interrupt.wait());
+    }
+
+    /// Ends the machine, if there is one.
+    pub fn end_machine(&self) {
+        if let Some(Ok(booted)) = self.machine.get() {
+            booted.end();
+        }
+    }
+
+    /// Where everything is, for people.
+    pub fn say_where(&self) {
+        let place = &self.preparation.place;
+        eprintln!("transcript: {}", place.transcript);
+        eprintln!("artifacts: {}", place.folder);
+    }
+
+    /// The session's names and folders.
+    pub fn place(&self) -> &Place {
+        &self.preparation.place
+    }
+
+    /// The key the session signs with.
+    pub fn key(&self) -> &SigningKey {
+        &self.preparation.key
+    }
+
+    /// The switch that ends the run.
+    pub fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
+    }
+
+    /// The longest the run may take.
+    pub fn validation_timeout(&self) -> Duration {
+        self.preparation.settings.validation_timeout
+    }
+
+    /// Since the session began.
+    pub fn elapsed(&self) -> Duration {
+        self.preparation.started.elapsed()
+    }
+
+    /// How much of that went into providing the image.
+    pub fn building(&self) -> Duration {
+        let building = lock(&self.building);
+        building.took + building.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn say(&self, text: &str) {
+        say(self.preparation.started, &self.mask.text(text));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Digests of all files of an image, two at a time at most where there are two cores.
+fn digests(image: &Image) -> anyhow::Result<Vec<FileRecord>> {
+    let digest = |(role, path): (&str, &Utf8Path)| {
+        let found = image::digest(path)?;
+        anyhow::Ok(FileRecord {
+            role: role.to_owned(),
+            path: path.to_string(),
+            bytes: found.bytes,
+            digest: found.digest,
+        })
+    };
+    std::thread::scope(|scope| {
+        let files = image.files().into_iter().map(|file| scope.spawn(move || digest(file)));
+        let files: Vec<_> = files.collect();
+        files.into_iter().map(|file| file.join().map_err(|_| anyhow::anyhow!("digesting panicked"))?).collect()
+    })
+}
+
+fn unchanged(provided: &Provided) -> bool {
+    digests(&provided.image).is_ok_and(|files| files == provided.files)
+}
+
+fn record_of(provided: &Provided, unchanged_after_run: Option<bool>) -> ImageRecord {
+    let image = &provided.image;
+    let lines = |path: &Utf8Path| std::fs::read_to_string(path).ok().map(|text| text.lines().count() as u64);
+    ImageRecord {
+        provider: image.provider.word().to_owned(),
+        reason: image.reason.clone(),
+        files: provided.files.clone(),
+        kernel_command_line: match &image.boot {
+            image::Boot::Disk => None,
+            image::Boot::Direct { command_line, .. } => Some(command_line.clone()),
+        },
+        package_count: image.packages.as_deref().and_then(lines),
+        built_seconds: image.built_seconds,
+        store_path: image.store_path.clone(),
+        derivation: image.derivation.clone(),
+        unchanged_after_run,
+    }
+}
+
+/// RFC 3339 in UTC, to the millisecond.
+fn time(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+}
+
+/// As a verifier counts them from the times as written.
+fn whole_seconds(start: &str, end: &str) -> u64 {
+    let parse = |text: &str| text.parse::<jiff::Timestamp>().unwrap_or_default();
+    u64::try_from(parse(end).duration_since(parse(start)).as_secs()).unwrap_or_default()
+}
+
+/// A secret of 128 bits, as hexadecimal digits.
+fn random_secret() -> String {
+    let mut bytes = [0; 16];
+    // The kernel's random source does not fail once it is seeded (getrandom(2)).
+    ssh_key::rand_core::RngCore::fill_bytes(&mut ssh_key::rand_core::OsRng, &mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,28 @@
+//! `hermetic shell`: boots the image, opens a shell in it, and ends the machine when the shell has ended.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::run::watch_signals;
+use super::shared::{Preparation, Shared};
+use crate::interrupt::Interrupt;
+use crate::scenario::model::Requires;
+use crate::settings::Settings;
+
+/// Boots and enters.
+///
+/// # Errors
+/// If the machine does not come up or `ssh` cannot be run.
+pub fn shell() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let interrupt = Arc::new(Interrupt::default());
+    let preparation = Preparation::check(Settings::from_environment()?, Requires::Machine)?;
+    let shared = Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &[]);
+    runtime.spawn(watch_signals(interrupt));
+    let booted = shared.machine().map_err(|failure| anyhow::anyhow!(failure.short()))?;
+    let status = booted.way_in(&shared.place().folder).and_then(|mut ssh| ssh.status()).context("could not run ssh");
+    booted.end();
+    eprintln!("artifacts: {}", shared.place().folder);
+    status.map(drop)
+}

@@ -1,0 +1,104 @@
+//! Runs the `hermetic` command on scenario files written for one test, in folders that go away with it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A project of its own: scenarios and artifacts.
+pub struct Project {
+    folder: TempDir,
+    settings: Vec<(String, String)>,
+}
+
+impl Project {
+    /// With these scenario files: `phase/name` and text.
+    pub fn new(scenarios: &[(&str, &str)]) -> Self {
+        let project = Self { folder: tempfile::tempdir().unwrap(), settings: Vec::new() };
+        for (name, text) in scenarios {
+            let file = project.path("scenarios").join(format!("{name}.toml"));
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        }
+        project
+    }
+
+    /// With one more setting.
+    pub fn set(mut self, name: &str, value: impl AsRef<Path>) -> Self {
+        self.settings.push((name.to_owned(), value.as_ref().to_str().unwrap().to_owned()));
+        self
+    }
+
+    /// A path inside.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The `hermetic` command with the project's settings and none of this process's.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hermetic"));
+        command.args(arguments).current_dir(self.folder.path());
+        for variable in ["SAFE_MODE", "DEBUG", "VALIDATION_TIMEOUT", "PWD"] {
+            command.env_remove(variable);
+        }
+        std::env::vars().filter(|(name, _)| name.starts_with("RAVE_")).for_each(|(name, _)| {
+            command.env_remove(name);
+        });
+        command.env("RAVE_SCENARIOS", self.path("scenarios")).env("RAVE_ARTIFACTS", self.path("artifacts"));
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs it to its end.
+    pub fn hermetic(&self, arguments: &[&str]) -> Ran {
+        Ran::from(self.command(arguments).stdin(Stdio::null()).output().unwrap())
+    }
+
+    /// Starts it.
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// The one file among the artifacts whose name ends so.
+    pub fn artifact(&self, end: &str) -> PathBuf {
+        let files = std::fs::read_dir(self.path("artifacts")).unwrap().map(|entry| entry.unwrap().path());
+        let found: Vec<_> = files.filter(|path| path.to_str().unwrap().ends_with(end)).collect();
+        assert_eq!(found.len(), 1, "files that end with {end}: {found:?}");
+        found[0].clone()
+    }
+
+    /// The one transcript.
+    pub fn transcript(&self) -> Value {
+        serde_json::from_slice(&std::fs::read(self.artifact(".json")).unwrap()).unwrap()
+    }
+}
+
+/// What a run said and how it ended.
+pub struct Ran {
+    /// The exit code.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
+}
+
+impl Ran {
+    /// Asserts the exit code and that all of `texts` were said.
+    #[track_caller]
+    pub fn check(&self, code: i32, texts: &[&str]) {
+        let said = format!("{}\n{}", self.stdout, self.stderr);
+        assert_eq!(self.code, Some(code), "{said}");
+        for text in texts {
+            assert!(said.contains(text), "`{text}` was not said:\n{said}");
+        }
+    }
+}
