@@ -47,3 +47,9 @@ impl Interrupt {
         let _ = self.watch().wait_for(|set| *set).await;
     }
 }
+
+/// Says something to people on stderr. Nobody may be listening any more, which must not end anything.
+pub fn tell(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

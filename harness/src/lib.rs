@@ -5,6 +5,8 @@
 //! record ([`transcript`]), what is made from it ([`report`]), the run that ties them together ([`session`]), and the command line
 //! ([`cli`]).
 
+mod error;
+mod group;
 pub mod interrupt;
 pub mod settings;
 pub mod wait;

@@ -144,7 +144,8 @@ impl Settings {
         let here = std::env::current_dir().ok().and_then(|path| Utf8PathBuf::from_path_buf(path).ok());
         let here = here.unwrap_or_else(|| Utf8PathBuf::from("."));
         // cargo starts tests in the package's folder; a relative path is meant from where the user stands.
-        let base = std::env::var("PWD").map(Utf8PathBuf::from).ok().filter(|path| path.is_dir());
+        let under_cargo = std::env::var_os("CARGO_MANIFEST_DIR").is_some();
+        let base = std::env::var("PWD").map(Utf8PathBuf::from).ok().filter(|path| under_cargo && path.is_dir());
         let root =
             here.ancestors().find(|folder| folder.join("scenarios").is_dir() && folder.join("Cargo.toml").is_file());
         let root = root.unwrap_or(&here).to_owned();

@@ -1,21 +1,26 @@
 //! `hermetic image`: provides the image and says what it is.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
 use crate::image::{self, Sources};
+use crate::interrupt::Interrupt;
+use crate::session;
 use crate::settings::Settings;
 
 /// Provides the image and prints path, digests, package list and size.
 pub fn main() -> anyhow::Result<()> {
     let settings = Settings::from_environment()?;
-    let folder = tempfile::tempdir()?;
-    let log = camino::Utf8PathBuf::try_from(folder.path().join("build.log"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let interrupt = Arc::new(Interrupt::default());
+    session::watch_signals(runtime.handle(), Arc::clone(&interrupt))?;
+    let cache = Sources::default_cache();
+    std::fs::create_dir_all(&cache)?;
     let sources = Sources {
         root: &settings.root,
-        cache: Sources::default_cache(),
-        build_log: &log,
+        build_log: &cache.join("image-build.log"),
+        cache,
         safe_mode: settings.safe_mode,
-        interrupted: &AtomicBool::new(false),
+        interrupted: interrupt.flag(),
         progress: &|line| eprintln!("image: {line}"),
     };
     let image = image::provide(&settings.image, &sources)?;

@@ -12,6 +12,8 @@ use camino::Utf8PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::session::{self, RunArguments};
+use crate::settings::SettingErrors;
+use crate::transcript::verify::Refusal;
 
 /// Boots an image, asks it every question that matters, and signs what it answered.
 #[derive(Parser)]
@@ -81,7 +83,13 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hermetic: {error:#}");
-            session::Ended::CouldNotRun.into()
+            if error.is::<SettingErrors>() || error.is::<session::NothingChosen>() {
+                session::Ended::WrongUsage.into()
+            } else if error.is::<Refusal>() {
+                verify::NOT_VERIFIED.into()
+            } else {
+                session::Ended::CouldNotRun.into()
+            }
         }
     }
 }

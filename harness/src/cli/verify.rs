@@ -11,7 +11,7 @@ use crate::transcript::model::Transcript;
 use crate::transcript::verify::{self, LARGEST, Refusal, Trust};
 
 /// The exit code of a transcript that is not verified.
-const NOT_VERIFIED: u8 = 3;
+pub const NOT_VERIFIED: u8 = 3;
 
 /// Prints the verdict.
 pub fn main(path: &Utf8Path, key: Option<&str>) -> ExitCode {

@@ -2,20 +2,21 @@
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
-use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use camino::{Utf8Path, Utf8PathBuf};
-use rustix::process::{Pid, Signal, kill_process_group};
-
+use crate::group::Group;
 use crate::wait::{self, Probe, WaitError};
+use camino::{Utf8Path, Utf8PathBuf};
 
 /// Lines of the log that an error shows.
 const TAIL: usize = 12;
+
+/// How long a build that is to end may clean up.
+const TO_CLEAN_UP: Duration = Duration::from_secs(10);
 
 /// What a build is given besides its command.
 pub struct Limits<'a> {
@@ -80,28 +81,6 @@ pub enum BuildError {
     },
 }
 
-/// Ends the whole process group of a build, whatever way the function that started it is left.
-struct Group(Child);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if matches!(self.0.try_wait(), Ok(Some(_))) {
-            return;
-        }
-        if let Some(group) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::TERM);
-            let deadline = Instant::now() + Duration::from_secs(5);
-            let ended = wait::until(deadline, || {
-                self.0.try_wait().map(|end| end.map_or(Probe::NotYet(String::new()), Probe::Ready))
-            });
-            if ended.is_err() {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-        }
-        let _ = self.0.wait();
-    }
-}
-
 /// Runs `command` to its end and returns what it wrote on stdout.
 ///
 /// # Errors
@@ -109,11 +88,11 @@ impl Drop for Group {
 pub fn run(mut command: Command, limits: &Limits<'_>) -> Result<String, BuildError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let log = File::create(limits.log).map_err(|source| BuildError::Log { path: limits.log.to_owned(), source })?;
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let child = command.spawn().map_err(|source| BuildError::Start { program: program.clone(), source })?;
-    let mut group = Group(child);
-    let stdout = group.0.stdout.take();
-    let stderr = group.0.stderr.take();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut group =
+        Group::spawn(&mut command).map_err(|source| BuildError::Start { program: program.clone(), source })?;
+    let stdout = group.child.stdout.take();
+    let stderr = group.child.stderr.take();
     let tail = Arc::new(Mutex::new(Vec::new()));
     thread::scope(|scope| {
         let output = scope.spawn(move || {
@@ -127,9 +106,18 @@ pub fn run(mut command: Command, limits: &Limits<'_>) -> Result<String, BuildErr
             if limits.interrupted.load(Ordering::Relaxed) {
                 return Err(BuildError::Interrupted { program: program.clone() });
             }
-            let end = group.0.try_wait().map_err(|source| BuildError::Start { program: program.clone(), source })?;
+            let end =
+                group.child.try_wait().map_err(|source| BuildError::Start { program: program.clone(), source })?;
             Ok(end.map_or(Probe::NotYet("still running".into()), Probe::Ready))
         });
+        if ended.is_err() {
+            // A build cleans up after itself if it is given a moment.
+            group.terminate();
+            let moment = Instant::now() + TO_CLEAN_UP;
+            let _ = wait::until(moment, || {
+                group.child.try_wait().map(|end| end.map_or(Probe::NotYet(String::new()), Probe::Ready))
+            });
+        }
         // The readers end when the last process of the group has let go of the pipes.
         drop(group);
         let output = output.join().unwrap_or_default();

@@ -61,7 +61,6 @@ struct Built {
 /// # Errors
 /// If Nix is missing, the build fails, or its output has no image.
 pub fn provide(sources: &Sources<'_>, installable: &str, reason: &str) -> Result<Image, ImageError> {
-    let started = std::time::Instant::now();
     let mut command = nix(sources);
     command.args(["build", "--no-link", "--json", "--print-build-logs"]);
     if sources.safe_mode {
@@ -80,7 +79,6 @@ pub fn provide(sources: &Sources<'_>, installable: &str, reason: &str) -> Result
     let version = Command::new("nix").arg("--version").output().ok();
     Ok(Image {
         provider: Provider::Nix,
-        built_seconds: image.built_seconds.or(Some(started.elapsed().as_secs())),
         store_path: Some(store_path.clone()),
         derivation: Some(built.drv_path.clone()),
         nix_version: version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()),

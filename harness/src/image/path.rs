@@ -51,7 +51,12 @@ pub enum PathError {
 /// If it is not an image, is damaged, or is in a format other than qcow2 and raw.
 pub fn provide(path: &Utf8Path, reason: &str) -> Result<Image, ImageError> {
     if path.is_dir() {
-        return Ok(Image::in_folder(path, Provider::Path, reason)?);
+        let image = Image::in_folder(path, Provider::Path, reason)?;
+        let format = if image.boot == Boot::Disk { inspect(&image.disk)? } else { image.format };
+        if image.format == DiskFormat::Qcow2 {
+            inspect(&image.disk)?;
+        }
+        return Ok(Image { format, ..image });
     }
     let format = inspect(path)?;
     Ok(Image {

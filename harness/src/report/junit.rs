@@ -6,6 +6,9 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use crate::transcript::model::{Outcome, ScenarioRecord, Transcript};
 
+/// The report may lie anywhere; files are named from the artifacts' point of view.
+const SESSION: &str = "<session>";
+
 /// The report of a transcript: a suite for each phase, a case for each scenario.
 ///
 /// # Errors
@@ -41,12 +44,12 @@ fn case(phase: &str, name: &str, record: &ScenarioRecord) -> TestCase {
     let mut case = TestCase::new(name, status);
     case.set_classname(phase);
     case.set_time(Duration::from_millis(record.took_ms));
-    case.set_system_out(super::text::scenario(record));
+    case.set_system_out(super::text::scenario(record, SESSION));
     case
 }
 
 fn non_success(kind: NonSuccessKind, record: &ScenarioRecord) -> TestCaseStatus {
-    let text = super::text::scenario(record);
+    let text = super::text::scenario(record, SESSION);
     let mut status = TestCaseStatus::non_success(kind);
     status.set_message(text.lines().next().unwrap_or_default());
     status.set_description(text);

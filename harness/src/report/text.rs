@@ -4,12 +4,15 @@ use std::fmt::Write as _;
 
 use crate::transcript::model::{Outcome, ScenarioRecord, StepRecord, Transcript};
 
-/// What is to be said of a scenario: nothing for one that passed without a warning.
-pub fn scenario(record: &ScenarioRecord) -> String {
+/// What is to be said of a scenario: nothing for one that passed without a warning or a skipped step.
+/// Files are shown below `session`, the session's folder.
+pub fn scenario(record: &ScenarioRecord, session: &str) -> String {
     let mut text = String::new();
     for step in &record.steps {
-        if step.outcome >= Outcome::Warned {
-            text.push_str(&self::step(&record.file, step));
+        if step.outcome == Outcome::Skipped {
+            let _ = writeln!(text, "skipped: {}:{}: step `{}`: {}", record.file, step.line, step.name, step.reason);
+        } else if step.outcome >= Outcome::Warned {
+            text.push_str(&self::step(&record.file, step, session));
         }
     }
     if text.is_empty() && !record.reason.is_empty() {
@@ -18,7 +21,7 @@ pub fn scenario(record: &ScenarioRecord) -> String {
     text
 }
 
-fn step(file: &str, step: &StepRecord) -> String {
+fn step(file: &str, step: &StepRecord, session: &str) -> String {
     let mut text = String::new();
     let word = if step.outcome == Outcome::Warned { "warning: " } else { "" };
     for mismatch in &step.mismatches {
@@ -34,7 +37,7 @@ fn step(file: &str, step: &StepRecord) -> String {
     if let Some(answer) = &step.answer {
         let _ = writeln!(text, "  answer:   {}", answer.status);
         for (name, stream) in &answer.streams {
-            let whole = stream.file.as_ref().map(|file| format!(", all of it in {file}")).unwrap_or_default();
+            let whole = stream.file.as_ref().map(|file| format!(", all of it in {session}/{file}")).unwrap_or_default();
             if stream.bytes > 0 {
                 let _ = writeln!(text, "  {name} ({} bytes{whole}):", stream.bytes);
                 for line in stream.excerpt.lines().take(20) {
@@ -103,12 +106,12 @@ scenarios/health/nginx.toml:7: step `it answers`: stdout does not match
   stdout (3 bytes):
     ok
 ";
-        assert_eq!(scenario(&record), expected);
+        assert_eq!(scenario(&record, "session"), expected);
     }
 
     #[test]
     fn what_passed_is_not_talked_about() {
-        assert_eq!(scenario(&sample::scenario("health::nginx")), "");
+        assert_eq!(scenario(&sample::scenario("health::nginx"), "session"), "");
     }
 
     #[test]

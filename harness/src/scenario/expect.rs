@@ -75,6 +75,12 @@ pub fn capture(step: &Step, answer: &Answer) -> Result<Vec<Taken>, Mismatch> {
     step.captures.iter().map(|capture| take(capture, answer)).collect()
 }
 
+/// The values of the step's secret captures, as far as they are in the answer.
+pub fn secrets(step: &Step, answer: &Answer) -> Vec<String> {
+    let secret = step.captures.iter().filter(|capture| capture.secret);
+    secret.filter_map(|capture| take(capture, answer).ok()).map(|taken| taken.value).collect()
+}
+
 impl Expectation {
     /// The expectation in one line, as it could stand in the file.
     pub fn describe(&self) -> String {

@@ -3,15 +3,16 @@
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, Stdio};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use camino::Utf8Path;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 
+use crate::group::Group;
 use crate::guest::{Captured, Exit};
 use crate::wait::{self, Probe, WaitError};
 
@@ -29,19 +30,6 @@ pub enum HostError {
     Interrupted,
 }
 
-/// Ends a command's whole process group.
-struct Group(Child);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // The group may outlive its first process, so it is told in any case.
-        if let Some(group) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        let _ = self.0.wait();
-    }
-}
-
 /// Runs `command` with `/bin/sh -c` in `folder`. Output goes to files first: a background process that keeps a pipe open
 /// would hold up a reader for ever.
 ///
@@ -57,11 +45,11 @@ pub fn run(
     let started = Instant::now();
     let mut output = [tempfile::tempfile()?, tempfile::tempfile()?];
     let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", command]).current_dir(folder).process_group(0);
+    shell.args(["-c", command]).current_dir(folder);
     shell.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     shell.stdout(output[0].try_clone()?).stderr(output[1].try_clone()?);
-    let mut group = Group(shell.spawn()?);
-    if let (Some(mut pipe), Some(text)) = (group.0.stdin.take(), stdin.map(str::to_owned)) {
+    let mut group = Group::spawn(&mut shell)?;
+    if let (Some(mut pipe), Some(text)) = (group.child.stdin.take(), stdin.map(str::to_owned)) {
         // A command that does not read must not hold us up; the thread ends with the pipe.
         thread::spawn(move || pipe.write_all(text.as_bytes()));
     }
@@ -69,7 +57,7 @@ pub fn run(
         if interrupted.load(Ordering::Relaxed) {
             return Err(HostError::Interrupted);
         }
-        Ok(group.0.try_wait()?.map_or(Probe::NotYet("it is still running".into()), Probe::Ready))
+        Ok(group.child.try_wait()?.map_or(Probe::NotYet("it is still running".into()), Probe::Ready))
     });
     let took = started.elapsed();
     drop(group);

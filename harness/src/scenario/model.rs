@@ -456,7 +456,7 @@ pub const BUILT_INS: &[(&str, Requires, &str)] = &[
     (
         "machine.health_seconds",
         Requires::Machine,
-        "seconds from readiness until the slowest health scenario first held; 0 before the health phase",
+        "seconds from readiness until the last health scenario held; not known before one did",
     ),
     ("machine.rss_mib", Requires::Machine, "resident memory of QEMU now, MiB"),
     ("guest.ca", Requires::Machine, "path of the guest's CA certificate, fetched over SSH"),

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::evidence::Evidence;
-use super::expect::{Answer, Mismatch, Taken, capture, judge};
+use super::expect::{Answer, Mismatch, Taken, capture, judge, secrets};
 use super::facts::Facts;
 use super::host::{self, HostError};
 use super::http::{Browser, Origin, Response};
 use super::mask::Mask;
 use super::model::{Ask, Level, Requires, Scenario, Skip, Step, Variables};
+use crate::error::chain;
 use crate::guest::{AskError, Captured, Exit, Guest};
 use crate::interrupt::Interrupt;
 use crate::transcript::model::{AnswerRecord, MismatchRecord, Outcome, ScenarioRecord, StepRecord};
@@ -170,7 +171,7 @@ impl Run<'_> {
             return record;
         }
         if let Some(missing) = step.uses.iter().find(|name| !self.variables.contains_key(*name)) {
-            record.outcome = Outcome::Errored;
+            record.outcome = Outcome::Skipped;
             record.reason =
                 self.context.facts.get(missing).err().unwrap_or_else(|| format!("`{missing}` is not known"));
             return record;
@@ -221,8 +222,8 @@ impl Run<'_> {
             match self.ask(&step.ask, self.deadline) {
                 Ok(answer) => {
                     // A mismatch may show what this very step takes as a secret.
-                    let taken = capture(step, &answer).unwrap_or_default();
-                    taken.iter().filter(|taken| taken.secret).for_each(|taken| self.context.mask.add(&taken.value));
+                    secrets(step, &answer).iter().for_each(|secret| self.context.mask.add(secret));
+                    self.debug_answer(&answer);
                     let mismatches = self.judge(step, &answer);
                     let differs = mismatches.first().map(|first| format!("{}: {}", first.what, first.actual));
                     last = Some(Judged { answer, mismatches });
@@ -230,6 +231,7 @@ impl Run<'_> {
                 }
                 Err(NoAnswer::Final(reason)) => Err(self.because_lost(step, reason)),
                 Err(NoAnswer::Passing(reason)) => {
+                    self.debug(&format!("no answer: {reason}"));
                     last = None;
                     if within.is_none() { Ok(Probe::Ready(Some(reason))) } else { Ok(Probe::NotYet(reason)) }
                 }
@@ -359,9 +361,18 @@ impl Run<'_> {
         }
     }
 
+    fn debug_answer(&self, answer: &Answer) {
+        if self.context.debug {
+            let headers = header_text(answer);
+            for (name, bytes) in streams(answer, &headers) {
+                self.debug(&format!("{}, {name}: {}", status(answer), String::from_utf8_lossy(bytes).trim_end()));
+            }
+        }
+    }
+
     fn debug(&self, text: &str) {
         if self.context.debug {
-            eprintln!("{}: {text}", self.scenario.name);
+            crate::interrupt::tell(&format!("{}: {}", self.scenario.name, self.context.mask.text(text)));
         }
     }
 }
@@ -407,10 +418,4 @@ fn streams<'a>(answer: &'a Answer, headers: &'a str) -> Vec<(&'static str, &'a [
         Answer::Port { body, .. } => vec![("body", body)],
         Answer::Measure(value) => vec![("value", value.as_bytes())],
     }
-}
-
-/// An error with its sources, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |error| error.source())
-        .fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }

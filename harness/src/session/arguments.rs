@@ -27,6 +27,18 @@ impl RunArguments {
         self.libtest.filter.iter().chain(&self.more_filters).cloned().collect()
     }
 
+    /// Why libtest could not work with these arguments, if so.
+    pub fn unusable(&self) -> Option<&'static str> {
+        let Arguments { test_threads, ignored, bench, .. } = &self.libtest;
+        if *test_threads == Some(0) {
+            Some("--test-threads must be at least 1")
+        } else if *ignored || *bench {
+            Some("there are no ignored scenarios and no benchmarks; leave out --ignored and --bench")
+        } else {
+            None
+        }
+    }
+
     /// Whether a scenario is chosen.
     pub fn chooses(&self, scenario: &Scenario) -> bool {
         let matches = |word: &String| {

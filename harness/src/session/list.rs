@@ -4,6 +4,11 @@ use crate::scenario::file;
 use crate::scenario::model::Requires;
 use crate::settings::Settings;
 
+/// No scenario's name contains any of the words.
+#[derive(Debug, thiserror::Error)]
+#[error("no scenario's name contains any of: {0}")]
+pub struct NothingChosen(String);
+
 /// Prints name, needs and summary of every scenario whose name contains one of the words, or of all.
 ///
 /// # Errors
@@ -13,6 +18,10 @@ pub fn list(words: &[String]) -> anyhow::Result<()> {
     let scenarios = file::read(&settings.scenarios)?;
     let chosen =
         scenarios.iter().filter(|scenario| words.is_empty() || words.iter().any(|word| scenario.name.contains(word)));
+    let chosen: Vec<_> = chosen.collect();
+    if chosen.is_empty() {
+        return Err(NothingChosen(words.join(", ")).into());
+    }
     for scenario in chosen {
         let requires = match scenario.requires() {
             Requires::Nothing => "",

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,8 +12,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::about;
 use super::profile::{self, Profile};
-use crate::guest::{Exit, Guest, HostKey, Identity};
-use crate::image::{self, Image};
+use crate::error::chain;
+use crate::guest::{Exit, Guest, HostKey, Identity, PublicKey};
+use crate::image::{self, Image, Provider};
 use crate::interrupt::Interrupt;
 use crate::scenario::facts::Facts;
 use crate::scenario::http::Origin;
@@ -60,7 +61,9 @@ pub struct Booted {
     /// Time limits are stretched by this.
     pub time_factor: u32,
     /// The key to enter with; its private half is only written where somebody wants to enter by hand.
-    pub identity: Arc<Identity>,
+    identity: Arc<Identity>,
+    host_key: PublicKey,
+    ssh: SocketAddr,
     guest: Arc<Guest>,
     origin: Origin,
     vm: Arc<Mutex<Option<Vm>>>,
@@ -133,6 +136,7 @@ pub fn boot(ground: &Ground<'_>) -> Result<Booted, Box<Failure>> {
     facts.set("machine.state", state);
     record.ready_state = Some(state.to_owned());
     record.ready_ms = u64::try_from(ready.after.as_millis()).ok();
+    let ssh = vm.ssh();
     let vm = Arc::new(Mutex::new(Some(vm)));
     let measured = Arc::clone(&vm);
     facts.set_live("machine.rss_mib", move || {
@@ -140,10 +144,11 @@ pub fn boot(ground: &Ground<'_>) -> Result<Booted, Box<Failure>> {
         let rss = vm.as_ref().and_then(Vm::rss_mib);
         rss.map(|mib| mib.to_string()).ok_or_else(|| "QEMU has ended".to_owned())
     });
-    match enter(&guest, &vm, folder, facts) {
+    match enter(&guest, &vm, folder, facts).and_then(|found| is_believable(found, image.provider)) {
         Ok((profile, origin)) => {
             say(&format!("guest: {} {}", profile.name, profile.version));
-            Ok(Booted { profile, time_factor, identity, guest, origin, vm, record })
+            let host_key = host_key.public().clone();
+            Ok(Booted { profile, time_factor, identity, host_key, ssh, guest, origin, vm, record })
         }
         Err(why) => {
             let lost = lost(&vm).map(|lost| format!("{lost}; ")).unwrap_or_default();
@@ -256,6 +261,19 @@ fn enter(guest: &Guest, vm: &Mutex<Option<Vm>>, folder: &Utf8Path, facts: &Facts
     Ok((profile, Origin { url, address, ca }))
 }
 
+/// A reference guest proves the harness, never P6, whatever it says about itself.
+fn is_believable(found: (Profile, Origin), provider: Provider) -> Result<(Profile, Origin), String> {
+    let name = &found.0.name;
+    let stand_in = found.0.capabilities.values().any(|capability| capability.stand_in);
+    if (provider == Provider::Reference) != (name == "P6-reference") && provider != Provider::Path {
+        Err(format!("the guest calls itself `{name}`, which an image of provider `{}` is not", provider.word()))
+    } else if name == "P6-production" && stand_in {
+        Err(format!("the guest calls itself `{name}` and has stand-ins"))
+    } else {
+        Ok(found)
+    }
+}
+
 fn read(guest: &Guest, path: &str) -> Result<Vec<u8>, String> {
     let command = format!("cat -- '{}'", path.replace('\'', r"'\''"));
     let captured = guest.run("root", &command, None, Instant::now() + LOGIN_WITHIN).map_err(|error| chain(&error))?;
@@ -288,26 +306,35 @@ impl Booted {
         end(&self.vm);
     }
 
-    /// A command that enters the machine; the key is written to `folder` for it.
+    /// How the machine was lost, if it was.
+    pub fn lost(&self) -> Option<String> {
+        lost(&self.vm)
+    }
+
+    /// A command that enters the machine.
     ///
     /// # Errors
     /// If the key cannot be written.
-    pub fn way_in(&self, folder: &Utf8Path) -> std::io::Result<Command> {
-        let key = folder.join("identity");
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&key)?;
+    pub fn way_in(&self) -> std::io::Result<WayIn> {
+        let files = tempfile::Builder::new().prefix("rave-key-").tempdir()?;
+        let (key, known) = (files.path().join("identity"), files.path().join("known_hosts"));
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&key)?;
         file.write_all(self.identity.private_pem().as_bytes())?;
-        let address = self.facts_address();
+        let (address, port) = (self.ssh.ip(), self.ssh.port().to_string());
+        std::fs::write(&known, format!("[{address}]:{port} {}\n", self.host_key.line()))?;
+        let option = |name: &str, path: &std::path::Path| format!("{name}={}", path.display());
         let mut ssh = Command::new("ssh");
-        ssh.args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]);
-        ssh.args(["-o", "IdentitiesOnly=yes", "-i", key.as_str(), "-p", &address.port().to_string()]);
-        ssh.arg(format!("root@{}", address.ip())).stdin(Stdio::inherit());
-        Ok(ssh)
+        ssh.args(["-o", "IdentitiesOnly=yes", "-o", &option("UserKnownHostsFile", &known)]);
+        ssh.arg("-i").arg(&key).args(["-p", &port]).arg(format!("root@{address}"));
+        Ok(WayIn { ssh, _files: files })
     }
+}
 
-    fn facts_address(&self) -> SocketAddr {
-        let vm = self.vm.lock().unwrap_or_else(PoisonError::into_inner);
-        vm.as_ref().map_or_else(|| SocketAddr::new(self.origin.address, 22), Vm::ssh)
-    }
+/// A command that enters the machine, with the key it uses: the key is gone when this is dropped.
+pub struct WayIn {
+    /// The command.
+    pub ssh: Command,
+    _files: tempfile::TempDir,
 }
 
 impl Target for Booted {
@@ -334,10 +361,4 @@ impl Target for Booted {
 pub fn paste_line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args()).map(std::ffi::OsStr::to_string_lossy);
     shlex::try_join(words.collect::<Vec<_>>().iter().map(AsRef::as_ref)).unwrap_or_default()
-}
-
-/// An error with its sources, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |error| error.source())
-        .fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }

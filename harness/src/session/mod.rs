@@ -11,6 +11,6 @@ mod shared;
 mod shell;
 
 pub use arguments::RunArguments;
-pub use list::list;
-pub use run::{Ended, main};
+pub use list::{NothingChosen, list};
+pub use run::{Ended, main, watch_signals};
 pub use shell::shell;

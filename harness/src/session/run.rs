@@ -1,16 +1,18 @@
 //! The run from its arguments to its exit code.
 
 use std::io::IsTerminal as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use camino::Utf8Path;
 use libtest_mimic::{Completion, Failed, Trial};
 
 use super::arguments::RunArguments;
 use super::schedule::Schedule;
 use super::shared::{Preparation, Shared};
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, tell};
 use crate::report;
 use crate::scenario::file;
 use crate::scenario::model::{Requires, Scenario};
@@ -40,6 +42,9 @@ impl From<Ended> for ExitCode {
 
 /// Runs the scenarios that `arguments` choose.
 pub fn main(mut arguments: RunArguments) -> Ended {
+    if let Some(why) = arguments.unusable() {
+        return complain(why, Ended::WrongUsage);
+    }
     let settings = match Settings::from_environment() {
         Ok(settings) => settings,
         Err(errors) => return complain(&errors.to_string(), Ended::WrongUsage),
@@ -73,9 +78,7 @@ pub fn main(mut arguments: RunArguments) -> Ended {
 }
 
 fn complain(text: &str, ended: Ended) -> Ended {
-    for line in text.lines() {
-        eprintln!("hermetic: {line}");
-    }
+    text.lines().for_each(|line| tell(&format!("hermetic: {line}")));
     ended
 }
 
@@ -88,55 +91,62 @@ fn run(
 ) -> anyhow::Result<Ended> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let interrupt = Arc::new(Interrupt::default());
+    watch_signals(runtime.handle(), Arc::clone(&interrupt))?;
     let needed = chosen.iter().map(Scenario::requires).max().unwrap_or(Requires::Nothing);
     let preparation = Preparation::check(settings, needed)?;
     let shared = Arc::new(Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &chosen));
-    runtime.spawn(watch_signals(Arc::clone(&interrupt)));
     runtime.spawn(watch_deadline(Arc::clone(&shared)));
     let schedule = Arc::new(Schedule::new(chosen.iter().map(|scenario| scenario.phase)));
     let trials = chosen.into_iter().map(|scenario| trial(scenario, &shared, &schedule)).chain(left).collect();
     let mut libtest = arguments.libtest.clone();
     // Plain lines where nobody looks on, in the order in which scenarios end.
-    libtest.test_threads.get_or_insert(DEFAULT_THREADS);
-    let conclusion = libtest_mimic::run(&libtest, trials);
+    libtest.test_threads.get_or_insert_with(threads);
+    // libtest's printer panics when nobody reads its output any more; what was found is written all the same.
+    let conclusion = catch_unwind(AssertUnwindSafe(|| libtest_mimic::run(&libtest, trials)));
+    let failed = conclusion.map_or(true, |conclusion| conclusion.has_failed());
     let transcript = shared.finish(filters);
     let sealed = write(&shared, &transcript)?;
-    eprintln!("{}", report::text::summary(&sealed));
+    tell(&report::text::summary(&sealed));
     shared.say_where();
-    shared.keep_if_asked(&sealed);
-    shared.end_machine();
-    Ok(match (sealed.overall_status, conclusion.has_failed()) {
+    shared.keep_if_asked();
+    Ok(match (sealed.overall_status, failed) {
         (OverallStatus::Success | OverallStatus::Warning, false) => Ended::Passed,
         (OverallStatus::Aborted, _) => Ended::CouldNotRun,
+        _ if shared.could_not_run() => Ended::CouldNotRun,
         _ => Ended::Failed,
     })
 }
 
-/// Scenarios that run side by side unless `--test-threads` says otherwise: the hardened sshd takes few connections at once.
-const DEFAULT_THREADS: usize = 4;
+/// Scenarios that run side by side unless `--test-threads` says otherwise: one for each core, since the guest needs them too
+/// where it is emulated, and four at most, since the hardened sshd takes few connections at once.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4))
+}
 
 fn trial(scenario: Scenario, shared: &Arc<Shared>, schedule: &Arc<Schedule>) -> Trial {
     let (shared, schedule) = (Arc::clone(shared), Arc::clone(schedule));
     Trial::ignorable_test(scenario.name.clone(), move || {
         let _permit = schedule.enter(scenario.phase, scenario.alone);
-        let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| shared.ask(&scenario)));
+        let asked = catch_unwind(AssertUnwindSafe(|| shared.ask(&scenario)));
         let record = asked.unwrap_or_else(|panic| shared.panicked(&scenario, panic.as_ref()));
-        let verdict = verdict(&record);
+        let verdict = verdict(&record, &shared.place().folder);
         shared.record(record);
         verdict
     })
 }
 
 /// A result in libtest's terms.
-fn verdict(record: &ScenarioRecord) -> Result<Completion, Failed> {
+fn verdict(record: &ScenarioRecord, session: &Utf8Path) -> Result<Completion, Failed> {
+    let text = report::text::scenario(record, session.as_str());
     match record.outcome {
-        Outcome::Passed => Ok(Completion::Completed),
-        Outcome::Warned => {
-            eprint!("{}:\n{}", record.name, report::text::scenario(record));
+        Outcome::Passed | Outcome::Warned => {
+            if !text.is_empty() {
+                tell(&format!("{}:\n{}", record.name, text.trim_end()));
+            }
             Ok(Completion::Completed)
         }
         Outcome::Skipped => Ok(Completion::ignored_with(&record.reason)),
-        Outcome::Failed | Outcome::Errored => Err(Failed::from(report::text::scenario(record))),
+        Outcome::Failed | Outcome::Errored => Err(Failed::from(text)),
     }
 }
 
@@ -144,6 +154,9 @@ fn verdict(record: &ScenarioRecord) -> Result<Completion, Failed> {
 fn write(shared: &Shared, transcript: &Transcript) -> anyhow::Result<Transcript> {
     use anyhow::Context as _;
     let (place, key): (&store::Place, &SigningKey) = (shared.place(), shared.key());
+    if key.is_ephemeral() {
+        store::write_whole(&place.public_key(), key.public_file()?.as_bytes())?;
+    }
     place.write(&sign::seal(transcript, key)?)?;
     let json =
         std::fs::read(&place.transcript).with_context(|| format!("could not read back `{}`", place.transcript))?;
@@ -151,28 +164,40 @@ fn write(shared: &Shared, transcript: &Transcript) -> anyhow::Result<Transcript>
     let own = verify::public_key(&key.public_base64())?;
     let (verified, _) = verify::verify(&json, &minisig, Some(&own))
         .with_context(|| format!("the transcript `{}` does not verify", place.transcript))?;
-    if key.is_ephemeral() {
-        store::write_whole(&place.public_key(), key.public_file()?.as_bytes())?;
-    }
     store::write_whole(&place.junit(), report::junit(&verified)?.as_bytes())?;
     Ok(verified)
 }
 
-/// Turns SIGINT, SIGTERM and SIGHUP into the end of the run.
-pub async fn watch_signals(interrupt: Arc<Interrupt>) {
+/// Turns SIGINT, SIGTERM and SIGHUP into the end of the run. A second one ends this process at once; what it started dies
+/// with it.
+///
+/// # Errors
+/// If the handlers cannot be installed.
+pub fn watch_signals(runtime: &tokio::runtime::Handle, interrupt: Arc<Interrupt>) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut int), Ok(mut term), Ok(mut hup)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
-    else {
-        return;
-    };
-    let name = tokio::select! {
-        _ = int.recv() => "SIGINT",
-        _ = term.recv() => "SIGTERM",
-        _ = hup.recv() => "SIGHUP",
-    };
-    eprintln!("{name}: ending the machine and writing the transcript");
-    interrupt.set(name);
+    let _runtime = runtime.enter();
+    // Installed before anything is made that would have to be cleaned up.
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut term = signal(SignalKind::terminate())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    runtime.spawn(async move {
+        let mut first = true;
+        loop {
+            let name = tokio::select! {
+                _ = int.recv() => "SIGINT",
+                _ = term.recv() => "SIGTERM",
+                _ = hup.recv() => "SIGHUP",
+            };
+            interrupt.set(name);
+            if !first {
+                tell(&format!("{name} again: giving up at once, without a transcript"));
+                std::process::exit(Ended::CouldNotRun as i32);
+            }
+            first = false;
+            tell(&format!("{name}: ending the machine and writing the transcript"));
+        }
+    });
+    Ok(())
 }
 
 /// Ends the run when its time is over; the time the image took to build does not count.
@@ -181,6 +206,9 @@ async fn watch_deadline(shared: Arc<Shared>) {
     loop {
         let used = shared.elapsed().saturating_sub(shared.building());
         let left = limit.saturating_sub(used);
+        if shared.is_over() {
+            return;
+        }
         if left.is_zero() {
             return shared.interrupt().set(format!("VALIDATION_TIMEOUT: {} s are over", limit.as_secs()));
         }
@@ -193,8 +221,8 @@ async fn watch_deadline(shared: Arc<Shared>) {
 pub fn say(since: Instant, text: &str) {
     let seconds = since.elapsed().as_secs_f64();
     if std::io::stderr().is_terminal() {
-        eprintln!("\x1b[2m[{seconds:6.1} s]\x1b[0m {text}");
+        tell(&format!("\x1b[2m[{seconds:6.1} s]\x1b[0m {text}"));
     } else {
-        eprintln!("[{seconds:6.1} s] {text}");
+        tell(&format!("[{seconds:6.1} s] {text}"));
     }
 }

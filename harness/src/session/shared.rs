@@ -1,6 +1,7 @@
 //! What the trials of one run share: the place, the key, the image and the machine once they are needed, and the records.
 
 use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,18 +12,19 @@ use super::machine::{self, Booted};
 use super::run::say;
 use super::{about, profile};
 use crate::image::{self, Image, Sources};
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, tell};
 use crate::scenario::facts::Facts;
 use crate::scenario::mask::Mask;
 use crate::scenario::model::{Phase, Requires, Scenario, Variables};
 use crate::scenario::runner::{self, Context, Target};
-use crate::settings::{KeyChoice, Settings};
+use crate::settings::{AccelChoice, KeyChoice, Settings};
 use crate::transcript::model::{
     FileRecord, ImageRecord, Outcome, OverallStatus, SCHEMA, ScenarioRecord, TestSummary, Transcript,
 };
 use crate::transcript::sign::SigningKey;
 use crate::transcript::store::{self, Place};
 use crate::vm::Qemu;
+use crate::vm::accel::{self, Requested};
 
 /// Everything that can be found wrong in the first second.
 pub struct Preparation {
@@ -47,6 +49,10 @@ impl Preparation {
             KeyChoice::File { key, password } => SigningKey::open(key, password.as_deref()),
         }?;
         let qemu = (needed == Requires::Machine).then(Qemu::find).transpose()?;
+        if let (Some(qemu), AccelChoice::Kvm) = (&qemu, settings.accel) {
+            // Whether a kernel boots under it is tried later; what fails here fails before an image is built.
+            accel::probe(Requested::Kvm, qemu, &crate::vm::Boot::Disk)?;
+        }
         let place = store::reserve(&settings.artifacts, start)?;
         Ok(Self { settings, key, place, qemu, start, started })
     }
@@ -71,6 +77,8 @@ pub struct Shared {
     building: Mutex<Building>,
     health: Mutex<Health>,
     records: Mutex<Vec<ScenarioRecord>>,
+    over: AtomicBool,
+    kept: AtomicBool,
 }
 
 /// How long providing the image took, which the run's own deadline does not count.
@@ -118,6 +126,8 @@ impl Shared {
             building: Mutex::default(),
             health: Mutex::default(),
             records: Mutex::default(),
+            over: AtomicBool::new(false),
+            kept: AtomicBool::new(false),
         }
     }
 
@@ -160,7 +170,7 @@ impl Shared {
             (record.answered_by, record.on_stand_in) = booted.profile.answering(&scenario.needs);
             "cold".clone_into(&mut record.machine);
         }
-        if scenario.phase == Phase::Health && record.outcome <= Outcome::Warned {
+        if scenario.phase == Phase::Health && matches!(record.outcome, Outcome::Passed | Outcome::Warned) {
             self.health_held();
         }
         record
@@ -260,7 +270,6 @@ impl Shared {
             Ok(_) => lock(&self.health).ready = Some(Instant::now()),
             Err(failure) => self.say(&format!("machine: {}", failure.long())),
         }
-        self.facts.set("machine.health_seconds", 0);
         booted
     }
 
@@ -275,14 +284,17 @@ impl Shared {
     /// Ends the machine unless it is to be kept, looks at the image again, and puts everything that was found into an unsigned transcript.
     pub fn finish(&self, filters: Vec<String>) -> Transcript {
         let settings = &self.preparation.settings;
+        self.over.store(true, Ordering::SeqCst);
         let booted = self.machine.get();
         let machine = match booted {
             Some(Ok(booted)) => Some(booted.record()),
             Some(Err(failure)) => failure.record.clone(),
             None => None,
         };
-        if !self.keeps_machine() {
+        self.kept.store(self.keeps_machine(), Ordering::SeqCst);
+        if !self.kept.load(Ordering::SeqCst) {
             self.end_machine();
+            self.mask_logs();
         }
         let provided = self.image.get().and_then(|provided| provided.as_ref().ok());
         let unchanged = provided.filter(|_| machine.is_some()).map(unchanged);
@@ -290,7 +302,8 @@ impl Shared {
         let profile = booted.and_then(|booted| booted.as_ref().ok()).map(|booted| &booted.profile);
         let mut records = lock(&self.records).clone();
         records.sort_by_key(|record| record.started_ms);
-        let end = jiff::Timestamp::now();
+        // The clock may have been set meanwhile; what passed has passed.
+        let end = self.preparation.start + self.elapsed();
         let mut transcript = Transcript {
             schema: SCHEMA,
             test_session_id: self.preparation.place.session.clone(),
@@ -331,9 +344,17 @@ impl Shared {
             transcript.overall_status = OverallStatus::Failed;
             transcript.reasons.push(failure);
         }
+        if let Some(why) = self.why_not_run() {
+            transcript.overall_status = OverallStatus::Failed;
+            transcript.reasons.push(self.mask.text(&why));
+        }
+        let TestSummary { passed, warned, failed, errored, .. } = transcript.test_summary;
+        if passed + warned + failed + errored == 0 {
+            transcript.reasons.push("nothing was asked".to_owned());
+        }
         if let Some(reason) = self.interrupt.reason() {
             transcript.overall_status = OverallStatus::Aborted;
-            transcript.reasons = vec![reason.to_owned()];
+            transcript.reasons.insert(0, reason.to_owned());
         }
         transcript
     }
@@ -341,20 +362,54 @@ impl Shared {
     /// Whether the machine stays up after its questions, for people to enter it.
     fn keeps_machine(&self) -> bool {
         let failed = lock(&self.records).iter().any(|record| record.outcome >= Outcome::Failed);
-        self.preparation.settings.keep_vm && failed && self.interrupt.reason().is_none()
+        let alive =
+            self.machine.get().is_some_and(|booted| booted.as_ref().is_ok_and(|booted| booted.lost().is_none()));
+        self.preparation.settings.keep_vm && failed && alive && self.interrupt.reason().is_none()
+    }
+
+    /// Why there was no image, or nothing was started, if so.
+    fn why_not_run(&self) -> Option<String> {
+        let no_image = self.image.get().and_then(|provided| provided.as_ref().err()).cloned();
+        let no_machine = self.machine.get().and_then(|booted| booted.as_ref().err());
+        let no_machine = no_machine.filter(|failure| failure.record.is_none()).map(|failure| failure.short());
+        no_image.or(no_machine)
+    }
+
+    /// Whether the guest could not be asked at all because there was none.
+    pub fn could_not_run(&self) -> bool {
+        self.why_not_run().is_some()
+    }
+
+    /// Whether all questions have been asked.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    /// The guest's own logs may quote a secret that it was given.
+    fn mask_logs(&self) {
+        let logs = self.preparation.place.folder.join("machine").read_dir_utf8();
+        for log in logs.into_iter().flatten().flatten() {
+            let Ok(bytes) = std::fs::read(log.path()) else { continue };
+            let masked = self.mask.bytes(&bytes);
+            if masked != bytes && std::fs::write(log.path(), masked).is_err() {
+                self.say(&format!("a secret is left in `{}`, which could not be written", log.path()));
+            }
+        }
     }
 
     /// With `RAVE_KEEP_VM=1` and a failure: says how to enter the machine, and waits until the run is interrupted.
-    pub fn keep_if_asked(&self, transcript: &Transcript) {
-        let failed = transcript.overall_status == OverallStatus::Failed;
-        let Some(Ok(booted)) = self.machine.get().filter(|_| failed && self.preparation.settings.keep_vm) else {
-            return;
-        };
-        match booted.way_in(&self.preparation.place.folder) {
-            Ok(ssh) => eprintln!("the machine is kept until ^C; enter it with:\n  {}", machine::paste_line(&ssh)),
-            Err(error) => eprintln!("the machine is kept until ^C, but its key could not be written: {error}"),
+    pub fn keep_if_asked(&self) {
+        let Some(Ok(booted)) = self.machine.get().filter(|_| self.kept.load(Ordering::SeqCst)) else { return };
+        match booted.way_in() {
+            Ok(way) => {
+                let line = machine::paste_line(&way.ssh);
+                tell(&format!("the machine is kept until ^C; enter it with:\n  {line}"));
+                self.runtime.block_on(self.interrupt.wait());
+            }
+            Err(error) => tell(&format!("the machine is not kept: its key could not be written: {error}")),
         }
-        self.runtime.block_on(self.interrupt.wait());
+        self.end_machine();
+        self.mask_logs();
     }
 
     /// Ends the machine, if there is one.
@@ -367,8 +422,8 @@ impl Shared {
     /// Where everything is, for people.
     pub fn say_where(&self) {
         let place = &self.preparation.place;
-        eprintln!("transcript: {}", place.transcript);
-        eprintln!("artifacts: {}", place.folder);
+        tell(&format!("transcript: {}", place.transcript));
+        tell(&format!("artifacts: {}", place.folder));
     }
 
     /// The session's names and folders.

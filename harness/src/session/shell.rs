@@ -17,11 +17,11 @@ use crate::settings::Settings;
 pub fn shell() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let interrupt = Arc::new(Interrupt::default());
+    watch_signals(runtime.handle(), Arc::clone(&interrupt))?;
     let preparation = Preparation::check(Settings::from_environment()?, Requires::Machine)?;
-    let shared = Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &[]);
-    runtime.spawn(watch_signals(interrupt));
+    let shared = Shared::new(preparation, runtime.handle().clone(), interrupt, &[]);
     let booted = shared.machine().map_err(|failure| anyhow::anyhow!(failure.short()))?;
-    let status = booted.way_in(&shared.place().folder).and_then(|mut ssh| ssh.status()).context("could not run ssh");
+    let status = booted.way_in().and_then(|mut way| way.ssh.status()).context("could not run ssh");
     booted.end();
     eprintln!("artifacts: {}", shared.place().folder);
     status.map(drop)

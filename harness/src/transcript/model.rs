@@ -19,7 +19,7 @@ pub struct Transcript {
     pub rave_version: String,
     /// When the session began.
     pub start_time: String,
-    /// When its last result was recorded.
+    /// When its machine had ended and its image had been looked at again.
     pub completion_time: String,
     /// Whole seconds between the two.
     pub duration_seconds: u64,
@@ -111,8 +111,9 @@ impl Transcript {
     /// The verdict that follows from the results, for a run that was not cut short.
     pub fn status_of_results(&self) -> OverallStatus {
         let summary = TestSummary::of(self.results());
-        let TestSummary { total_tests, passed: _, failed, warned, errored, skipped: _ } = summary;
-        if failed + errored > 0 || total_tests == 0 {
+        let TestSummary { total_tests: _, passed, failed, warned, errored, skipped: _ } = summary;
+        // A run in which nothing was asked has shown nothing.
+        if failed + errored > 0 || passed + warned == 0 {
             OverallStatus::Failed
         } else if warned > 0 {
             OverallStatus::Warning
@@ -130,7 +131,7 @@ pub enum OverallStatus {
     Success,
     /// As above, with warnings.
     Warning,
-    /// At least one failed, could not be asked, or there was none.
+    /// At least one failed or could not be asked, or none was asked.
     Failed,
     /// The run was cut short.
     Aborted,

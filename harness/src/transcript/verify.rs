@@ -126,6 +126,7 @@ fn check_consistency(transcript: &Transcript) -> Result<(), Refusal> {
     }
     check_times(transcript)?;
     check_image(transcript)?;
+    check_machine(transcript)?;
     let mut names = BTreeSet::new();
     for (field, phases, records) in transcript.sections() {
         for record in records {
@@ -162,8 +163,9 @@ fn check_image(transcript: &Transcript) -> Result<(), Refusal> {
         return refuse("image_digest is not the digest of the image's disk");
     }
     let good = matches!(transcript.overall_status, OverallStatus::Success | OverallStatus::Warning);
-    if good && transcript.image.as_ref().is_some_and(|image| image.unchanged_after_run == Some(false)) {
-        return refuse("the image changed during the run, yet the status is good");
+    let unchanged = transcript.image.as_ref().and_then(|image| image.unchanged_after_run);
+    if good && transcript.machine.is_some() && unchanged != Some(true) {
+        return refuse("the image changed during the run or was not looked at again, yet the status is good");
     }
     if good && transcript.machine.as_ref().is_some_and(|machine| machine.failure.is_some()) {
         return refuse("the machine was lost, yet the status is good");
@@ -171,14 +173,50 @@ fn check_image(transcript: &Transcript) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// That what a guest answered was answered by the guest of this transcript.
+fn check_machine(transcript: &Transcript) -> Result<(), Refusal> {
+    let Transcript { machine, profile, image, rave_version, .. } = transcript;
+    let name = profile.as_ref().map_or("none", |profile| profile.name.as_str());
+    if rave_version != name {
+        return refuse(format!("rave_version is `{rave_version}`, the guest's profile says `{name}`"));
+    }
+    if name == "P6-production" && image.as_ref().is_some_and(|image| image.provider == "reference") {
+        return refuse("a reference guest is not P6-production");
+    }
+    let ready =
+        machine.as_ref().is_some_and(|machine| machine.ready_ms.is_some()) && profile.is_some() && image.is_some();
+    for record in transcript.results() {
+        let mut steps = record.steps.iter().filter(|step| step.answer.is_some());
+        if !ready && steps.any(|step| matches!(step.kind.as_str(), "run" | "http" | "port")) {
+            return refuse(format!("`{}` was answered by a guest, and there was none", record.name));
+        }
+        let capabilities = profile.as_ref().map(|profile| &profile.capabilities);
+        for answered in &record.answered_by {
+            let (capability, _) = answered.split_once(": ").unwrap_or((answered, ""));
+            let known = capabilities.and_then(|capabilities| capabilities.get(capability));
+            let text = known.map(|known| {
+                format!("{capability}: {}{}", known.implementation, if known.stand_in { " (stand-in)" } else { "" })
+            });
+            if text.as_ref() != Some(answered) {
+                return refuse(format!(
+                    "`{}` was answered by `{answered}`, which the profile does not have",
+                    record.name
+                ));
+            }
+        }
+        if record.on_stand_in != record.answered_by.iter().any(|answered| answered.ends_with(" (stand-in)")) {
+            return refuse(format!("`{}` does not say truly whether a stand-in answered", record.name));
+        }
+    }
+    Ok(())
+}
+
 fn check_scenario(record: &ScenarioRecord) -> Result<(), Refusal> {
     let asked = record.steps.iter().map(|step| step.outcome).max();
-    // A scenario may be worse than its steps (it ran out of time), with a reason, and never better.
     match (asked, record.outcome) {
         (None, Outcome::Skipped | Outcome::Errored) if !record.reason.is_empty() => {}
         (None, outcome) => return refuse(format!("{} without a step, or without a reason", outcome.word())),
         (Some(worst), outcome) if worst == outcome => {}
-        (Some(worst), Outcome::Errored) if worst < Outcome::Errored && !record.reason.is_empty() => {}
         (Some(worst), outcome) => {
             return refuse(format!("it is {} though its worst step is {}", outcome.word(), worst.word()));
         }
@@ -271,6 +309,17 @@ mod tests {
         check(|transcript| transcript.image.as_mut().unwrap().unchanged_after_run = Some(false), "the image changed");
         check(|transcript| transcript.machine.as_mut().unwrap().failure = Some("gone".into()), "the machine was lost");
         check(|transcript| transcript.schema = 2, "it has schema 2");
+        check(|transcript| transcript.image.as_mut().unwrap().unchanged_after_run = None, "was not looked at again");
+        check(
+            |transcript| transcript.machine.as_mut().unwrap().ready_ms = None,
+            "was answered by a guest, and there was none",
+        );
+        check(|transcript| transcript.rave_version = "P6-production".into(), "the guest's profile says `P6-reference`");
+        check(|transcript| transcript.service_health[0].on_stand_in = true, "does not say truly");
+        check(
+            |transcript| transcript.service_health[0].answered_by = vec!["gitlab: gitlab-ce 19".into()],
+            "the profile does not have",
+        );
         check(|transcript| transcript.service_health[0].name = "boot::ready".into(), "is there twice");
         check(
             |transcript| transcript.service_health[0].name = "oidc::login".into(),

@@ -34,8 +34,7 @@ impl Process {
         let (program, arguments) = command_line.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
-        let harness = getpid();
-        before_exec(&mut command, move || die_with(harness));
+        die_with_harness(&mut command);
 
         let (started, start) = mpsc::channel();
         let (ended, exit) = watch::channel(None);
@@ -126,6 +125,12 @@ fn own(
             ended.send_replace(Some(status));
         }
     }
+}
+
+/// Makes the child be killed when the thread that starts it ends, and so when the harness does, whatever ends it.
+pub(crate) fn die_with_harness(command: &mut Command) {
+    let harness = getpid();
+    before_exec(command, move || die_with(harness));
 }
 
 fn die_with(harness: Pid) -> io::Result<()> {

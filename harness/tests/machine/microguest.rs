@@ -32,6 +32,11 @@ pub fn microguest() -> Microguest {
 }
 
 impl Microguest {
+    /// The folder of its files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The data disk.
     pub fn disk(&self) -> Disk {
         Disk { path: self.folder.join("disk.qcow2"), format: DiskFormat::Qcow2 }

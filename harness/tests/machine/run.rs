@@ -1,0 +1,222 @@
+//! The run as a whole, on a real machine: pass, fail, lost machine, interrupted, killed, two at once.
+
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use rave_hermetic::wait::{Probe, until};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::microguest::microguest;
+use crate::support::{Project, Ran};
+
+const ANSWERS: &str = r#"
+summary = "The guest answers in every way there is"
+needs   = ["ssh"]
+timeout = "120s"
+secrets = ["password"]
+
+[[step]]
+name   = "over SSH"
+run    = "cat; echo error >&2"
+stdin  = "{{password}}"
+stdout = { equals = "{{password}}" }
+stderr = { equals = "error" }
+
+[[step]]
+name = "over HTTPS, with its own CA"
+within = "30s"
+[step.http]
+get    = "/health.json"
+status = 200
+
+[[step]]
+name = "on an open port"
+port = 22
+answers = true
+body = { contains = "SSH-2.0" }
+
+[[step]]
+name = "not on a closed port"
+port = 9100
+answers = false
+
+[[step]]
+name = "from the host"
+host = "ssh-keyscan -p {{machine.ssh_port}} {{machine.address}} 2>&1"
+stdout = { contains = "ssh-ed25519" }
+"#;
+
+const SLEEPS: &str = "summary = 'x'\ntimeout = '100s'\n[[step]]\nname = 'sleeps'\nrun = 'sleep 1000'\n";
+const PANICS: &str =
+    "summary = 'x'\ntimeout = '100s'\nalone = true\n[[step]]\nname = 'panics'\nrun = 'touch /tmp/panic; sleep 1000'\n";
+const TRUE: &str = "summary = 'x'\n[[step]]\nname = 'true'\nrun = 'true'\n";
+const FALSE: &str = "summary = 'x'\n[[step]]\nname = 'is one'\nrun = 'echo 2'\nstdout = { equals = '1' }\n";
+const NEEDS: &str = "summary = 'x'\nneeds = ['gitlab']\n[[step]]\nname = 'true'\nrun = 'true'\n";
+
+/// A project whose image is the microguest, with `word` on its kernel's command line, and a folder of its own for what
+/// machines leave.
+fn project(word: &str, scenarios: &[(&str, &str)]) -> Project {
+    let project = Project::new(scenarios);
+    let image = project.path("image");
+    std::fs::create_dir(&image).unwrap();
+    std::fs::create_dir(project.path("tmp")).unwrap();
+    for entry in std::fs::read_dir(microguest().folder()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), image.join(entry.file_name())).unwrap();
+    }
+    let manifest = std::fs::read_to_string(image.join("image.json")).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    manifest["cmdline"] = format!("{} micro={word}", manifest["cmdline"].as_str().unwrap()).into();
+    std::fs::write(image.join("image.json"), manifest.to_string()).unwrap();
+    let tmp = project.path("tmp");
+    project.set("RAVE_IMAGE", image).set("RAVE_ACCEL", "tcg").set("TMPDIR", tmp)
+}
+
+/// Nothing is left of a run's machines, a moment after it has ended.
+fn nothing_left(project: &Project) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    until(deadline, || {
+        let files: Vec<PathBuf> =
+            std::fs::read_dir(project.path("tmp")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let image = project.path("image");
+        let processes = Command::new("pgrep").arg("-f").arg(&image).output().expect("pgrep (package procps)").stdout;
+        let processes = String::from_utf8(processes).unwrap();
+        let left = format!("files {files:?}, processes {processes:?}");
+        Ok::<_, String>(if files.is_empty() && processes.is_empty() { Probe::Ready(()) } else { Probe::NotYet(left) })
+    })
+    .unwrap();
+}
+
+/// Waits until the run's stderr, which goes to a file, says `text`.
+fn wait_for(project: &Project, text: &str) {
+    let path = project.path("stderr");
+    let deadline = Instant::now() + Duration::from_secs(180);
+    until(deadline, || {
+        let said = std::fs::read_to_string(&path).unwrap();
+        Ok::<_, String>(if said.contains(text) { Probe::Ready(()) } else { Probe::NotYet(said) })
+    })
+    .unwrap();
+}
+
+fn start(project: &Project) -> Child {
+    let stderr = std::fs::File::create(project.path("stderr")).unwrap();
+    let mut command = project.command(&["run"]);
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).stderr(stderr).spawn().unwrap()
+}
+
+#[test]
+fn a_machine_is_asked_in_every_way_and_nothing_is_left() {
+    let project = project("ok", &[("boot/answers", ANSWERS), ("health/false", FALSE), ("health/needs", NEEDS)]);
+    let ran = project.hermetic(&["run"]);
+    ran.check(101, &["test boot::answers ... ok", "test health::needs  ... ignored, `microguest` has no `gitlab`"]);
+    ran.check(
+        101,
+        &[
+            "false.toml:5: step `is one`: stdout does not match",
+            "FAILED: 1 passed, 1 failed, 1 skipped; microguest sha256:",
+        ],
+    );
+    nothing_left(&project);
+    let transcript = project.transcript();
+    assert_eq!(transcript["rave_version"], "microguest");
+    assert_eq!(transcript["image"]["unchanged_after_run"], true);
+    assert_eq!(transcript["machine"]["accelerator"], "tcg");
+    assert!(transcript["machine"]["ready_ms"].as_u64().unwrap() > 0);
+    assert!(transcript["validation_results"][0]["answered_by"][0].as_str().unwrap().starts_with("ssh: "));
+    let path = project.artifact(".json");
+    project.hermetic(&["verify", path.to_str().unwrap()]).check(0, &["verified: FAILED"]);
+    let minisign =
+        Command::new("minisign").arg("-Vm").arg(&path).arg("-p").arg(project.artifact(".pub")).output().unwrap();
+    assert!(minisign.status.success());
+}
+
+#[test]
+fn a_machine_that_is_lost_fails_what_is_asked_then_and_later() {
+    let project = project("panic-later", &[("boot/panics", PANICS), ("health/true", TRUE)]);
+    let ran = project.hermetic(&["run"]);
+    ran.check(
+        101,
+        &["boot::panics ... FAILED", "health::true ... FAILED", "the machine was lost: the guest's kernel panicked"],
+    );
+    let transcript = project.transcript();
+    assert!(transcript["machine"]["failure"].as_str().unwrap().contains("panicked"));
+    assert_eq!(transcript["test_summary"]["errored"], 2);
+    nothing_left(&project);
+}
+
+#[test]
+fn a_guest_that_does_not_come_up_is_diagnosed_once_and_nothing_passes() {
+    let project = project("panic", &[("boot/true", TRUE), ("health/true", TRUE)]);
+    let ran = project.hermetic(&["run"]);
+    ran.check(
+        101,
+        &["the guest did not get ready: ", "panicked", "the console's last lines:", "to see it by hand: ", "2 errored"],
+    );
+    assert_eq!(ran.stderr.matches("to see it by hand: ").count(), 1);
+    nothing_left(&project);
+}
+
+#[test]
+fn a_guest_without_sshd_cannot_be_entered() {
+    let project = project("no-sshd", &[("boot/true", TRUE)]);
+    project.hermetic(&["run"]).check(101, &["the machine booted and could not be entered"]);
+    nothing_left(&project);
+}
+
+#[test]
+fn an_interrupted_run_ends_its_machine_and_leaves_a_signed_transcript() {
+    let project = project("ok", &[("boot/sleeps", SLEEPS), ("health/true", TRUE)]);
+    let run = start(&project);
+    wait_for(&project, "guest: microguest");
+    kill_process(Pid::from_child(&run), Signal::INT).unwrap();
+    Ran::from(run.wait_with_output().unwrap()).check(1, &["health::true ... ignored"]);
+    nothing_left(&project);
+    assert_eq!(project.transcript()["overall_status"], "ABORTED");
+    project
+        .hermetic(&["verify", project.artifact(".json").to_str().unwrap()])
+        .check(0, &["verified: ABORTED (SIGINT)"]);
+}
+
+#[test]
+fn a_run_that_is_interrupted_while_booting_says_so() {
+    let project = project("hang", &[("boot/true", TRUE)]);
+    let run = start(&project);
+    wait_for(&project, "machine: booting");
+    kill_process(Pid::from_child(&run), Signal::TERM).unwrap();
+    Ran::from(run.wait_with_output().unwrap()).check(1, &[]);
+    nothing_left(&project);
+    assert_eq!(project.transcript()["overall_status"], "ABORTED");
+}
+
+#[test]
+fn a_killed_run_leaves_no_machine() {
+    let project = project("ok", &[("boot/sleeps", SLEEPS)]);
+    let mut run = start(&project);
+    wait_for(&project, "guest: microguest");
+    kill_process(Pid::from_child(&run), Signal::KILL).unwrap();
+    run.wait().unwrap();
+    nothing_left(&project);
+    assert!(!project.path("artifacts").join("boot_transcript.json").exists());
+}
+
+#[test]
+fn two_runs_at_once_both_work() {
+    let projects = [project("ok", &[("boot/answers", ANSWERS)]), project("ok", &[("boot/answers", ANSWERS)])];
+    let runs = projects.each_ref().map(|project| project.start(&["run"]));
+    for (project, run) in projects.iter().zip(runs) {
+        Ran::from(run.wait_with_output().unwrap()).check(0, &["test boot::answers ... ok", "SUCCESS: 1 passed"]);
+        nothing_left(project);
+    }
+}
+
+#[test]
+fn a_kvm_that_is_unusable_is_an_error_where_it_is_asked_for() {
+    let project = project("ok", &[("boot/true", TRUE)]).set("RAVE_ACCEL", "kvm");
+    let ran = project.hermetic(&["run"]);
+    // With a usable KVM this is simply a run that passes.
+    if ran.code != Some(0) {
+        ran.check(101, &["there is no machine", "kvm"]);
+    }
+    nothing_left(&project);
+}
