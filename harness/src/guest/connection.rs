@@ -33,6 +33,8 @@ const KILL_GRACE: Duration = Duration::from_secs(3);
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// How long a server may take to notice that the channel of the last command is gone, where it allows only one.
 const REUSE_GRACE: Duration = Duration::from_millis(500);
+/// A channel may be closed by the server for being silent, as OpenSSH's `ChannelTimeout` does, which counts whole seconds.
+const SUSPICIOUS_SILENCE: Duration = Duration::from_millis(900);
 /// The most bytes of a foreign greeting that are shown.
 const MOST_SAID: usize = 120;
 
@@ -95,12 +97,20 @@ impl Connection {
             return Err(AskError::NulByte);
         }
         let mut so_far = Box::new(Unfinished::default());
-        let outcome = self.begin(deadline).and_then(|mut channel| {
+        let patience = if self.commands == 0 { Duration::ZERO } else { REUSE_GRACE };
+        let outcome = self.begin(patience, deadline).and_then(|mut channel| {
             let started = Instant::now();
             so_far.sent = true;
             let ended = self.converse(&mut channel, command, stdin.unwrap_or_default(), &mut so_far, deadline);
             so_far.took = started.elapsed();
-            ended.map_err(|halt| self.abandon(channel, halt))
+            match ended {
+                Ok((Exit::Status(0), silence)) if silence >= SUSPICIOUS_SILENCE => {
+                    drop(channel);
+                    self.confirm_end().map(|()| Exit::Status(0))
+                }
+                Ok((exit, _)) => Ok(exit),
+                Err(halt) => Err(self.abandon(channel, halt)),
+            }
         });
         match outcome {
             Ok(exit) => {
@@ -118,9 +128,8 @@ impl Connection {
     }
 
     /// Opens a channel. A server that allows one channel only may need a moment to forget the last one.
-    fn begin(&self, deadline: Instant) -> Result<Channel, Halt> {
+    fn begin(&self, patience: Duration, deadline: Instant) -> Result<Channel, Halt> {
         let mut last = None;
-        let patience = if self.commands == 0 { Duration::ZERO } else { REUSE_GRACE };
         let opened = wait::until(deadline.min(Instant::now() + patience), || {
             match self.wire.repeat(&self.session, deadline, || self.session.channel_session()) {
                 Err(Halt::Failed(failure)) if failure.is_one_of(&Failure::REFUSALS) => {
@@ -136,7 +145,8 @@ impl Connection {
         })
     }
 
-    /// Sends the command, feeds it, listens to it, and closes the channel in good order.
+    /// Sends the command, feeds it, listens to it, and closes the channel in good order. Returns how the command ended, and
+    /// how long the channel had been silent before.
     fn converse(
         &mut self,
         channel: &mut Channel,
@@ -144,13 +154,19 @@ impl Connection {
         mut stdin: &[u8],
         so_far: &mut Unfinished,
         deadline: Instant,
-    ) -> Result<Exit, Halt> {
+    ) -> Result<(Exit, Duration), Halt> {
         self.wire.repeat(&self.session, deadline, || channel.exec(command))?;
         let mut feeding = true;
+        let mut heard = Instant::now();
+        let mut silence;
         loop {
             let mut moved = feeding && feed(channel, &mut stdin, &mut feeding)?;
             moved |= drain(&mut channel.stream(0), &mut self.buffer, &mut so_far.stdout)?;
             moved |= drain(&mut channel.stderr(), &mut self.buffer, &mut so_far.stderr)?;
+            silence = heard.elapsed();
+            if moved {
+                heard = Instant::now();
+            }
             if so_far.stdout.len() + so_far.stderr.len() > MOST_OUTPUT {
                 return Err(Halt::TooMuch);
             }
@@ -169,7 +185,7 @@ impl Connection {
         // Dropping a channel that is not closed would leave it to the session, and the server with one channel too many.
         let closed = self.wire.repeat(&self.session, Instant::now() + CLOSE_GRACE, || channel.close());
         self.broken = closed.is_err();
-        Ok(exit)
+        Ok((exit, silence))
     }
 
     /// Ends the session because of `halt`, and the command before it if the guest can still be told.
@@ -185,6 +201,25 @@ impl Connection {
         halt
     }
 
+    /// Makes sure that a command with status 0 has ended. A server that closes a channel without a status leaves the same
+    /// zero behind, and libssh2's answer to "was there a status?" is out of reach. So the guest is asked whether the
+    /// command still runs, and kills it if so. One that ends in the moment in which it is cut off escapes this.
+    fn confirm_end(&mut self) -> Result<(), Halt> {
+        let deadline = Instant::now() + KILL_GRACE;
+        let mut ignored = Unfinished::default();
+        let asked = self
+            .begin(REUSE_GRACE, deadline)
+            .and_then(|mut channel| self.converse(&mut channel, KILL_SCRIPT, &[], &mut ignored, deadline));
+        let killed = match asked {
+            Ok((NOTHING_TO_KILL, _)) => return Ok(()),
+            Err(Halt::Stopped(reason)) => return Err(Halt::Stopped(reason)),
+            Ok((exit, _)) => exit == KILLED,
+            Err(_) => false,
+        };
+        self.give_up();
+        Err(Halt::CutOff { killed })
+    }
+
     /// Kills what the last command left running, over a second channel. Tells whether the guest has confirmed it.
     fn kill(&mut self) -> bool {
         if matches!(self.session.block_directions(), BlockDirections::Outbound | BlockDirections::Both) {
@@ -196,7 +231,7 @@ impl Connection {
         };
         let mut ignored = Unfinished::default();
         let exit = self.converse(&mut channel, KILL_SCRIPT, &[], &mut ignored, deadline);
-        let killed = matches!(exit, Ok(Exit::Status(0)));
+        let killed = matches!(exit, Ok((KILLED, _)));
         if !killed {
             self.give_up();
         }
@@ -217,6 +252,7 @@ impl Connection {
             Halt::Stopped(StopReason::Lost(cause)) => AskError::ConnectionLost { so_far, cause },
             Halt::Unended { too_much: true, killed } => AskError::TooMuchOutput { limit: MOST_OUTPUT, so_far, killed },
             Halt::Unended { too_much: false, killed } => AskError::TimedOut { so_far, killed },
+            Halt::CutOff { killed } => AskError::CutOff { so_far, killed },
             Halt::Deadline | Halt::TooMuch => {
                 self.give_up();
                 AskError::TimedOut { so_far, killed: false }
@@ -251,9 +287,9 @@ impl Drop for Connection {
 
 /// Run by the login shell beside the command that is to end. Both are children of the server's process for this connection
 /// (`$PPID`), each in a session of its own. Everything in the sessions of the other children is killed. Built-ins only: the
-/// guest may have few tools, and starting them costs time. Exit status 0 if there was anything to kill.
+/// guest may have few tools, and starting them costs time. Ends with [`KILLED`] or [`NOTHING_TO_KILL`].
 const KILL_SCRIPT: &str = r#"exec /bin/sh -c '
-sessions=" " found=1
+sessions=" " end=11
 look() {
   for stat in /proc/[0-9]*/stat; do
     line=
@@ -264,14 +300,19 @@ look() {
   done
 }
 note() { [ "$2" != "$PPID" ] || [ "$3" = "$own" ] || sessions="$sessions$3 "; }
-end() { case $sessions in *" $3 "*) kill -KILL "$1" 2>/dev/null && found=0 ;; esac; }
+end() { case $sessions in *" $3 "*) kill -KILL "$1" 2>/dev/null && end=10 ;; esac; }
 read -r line </proc/$$/stat
 set -- ${line##*) }
 own=$4
 look=note; look
 look=end; look
-exit $found
+exit $end
 '"#;
+
+/// How [`KILL_SCRIPT`] ends if it has killed something. Not with 0, which a server that cuts it off would leave, too.
+const KILLED: Exit = Exit::Status(10);
+/// How [`KILL_SCRIPT`] ends if nothing was left.
+const NOTHING_TO_KILL: Exit = Exit::Status(11);
 
 /// A failure of the protocol library: libssh2's code, where there is one, and its text.
 struct Failure {
@@ -327,6 +368,8 @@ enum Halt {
     Stopped(StopReason),
     /// The deadline passed or there was too much output, and the command was dealt with.
     Unended { too_much: bool, killed: bool },
+    /// The server closed the channel before the command had ended.
+    CutOff { killed: bool },
 }
 
 /// The TCP connection below a session: waiting for it, and ending it.
@@ -512,7 +555,7 @@ fn authenticate(
         }
         Halt::Failed(failure) => OpenError::BrokenOff { addr, during, cause: failure.text },
         Halt::Stopped(reason) => OpenError::Stopped(reason),
-        Halt::Deadline | Halt::TooMuch | Halt::Unended { .. } => {
+        Halt::Deadline | Halt::TooMuch | Halt::Unended { .. } | Halt::CutOff { .. } => {
             OpenError::TooSlow { addr, during, after: started.elapsed() }
         }
     })

@@ -145,6 +145,14 @@ pub enum AskError {
         /// The guest said that it killed the command; if not, it may still be running there.
         killed: bool,
     },
+    /// The guest closed the command's channel while the command still ran, or could not say that it had ended.
+    #[error("the guest closed the channel before the command had ended{}", fate(*killed))]
+    CutOff {
+        /// What there was.
+        so_far: Box<Unfinished>,
+        /// The guest said that it killed the command; if not, it may still be running there.
+        killed: bool,
+    },
     /// The connection ended first.
     #[error("the connection was lost {}: {cause}", if so_far.sent { "while the command ran" } else { "before the command was sent" })]
     ConnectionLost {
@@ -176,6 +184,7 @@ impl AskError {
         match self {
             Self::TimedOut { so_far, .. }
             | Self::TooMuchOutput { so_far, .. }
+            | Self::CutOff { so_far, .. }
             | Self::ConnectionLost { so_far, .. }
             | Self::Cancelled { so_far } => Some(so_far),
             Self::NoConnection { .. } | Self::Busy { .. } | Self::ChannelRefused { .. } | Self::NulByte => None,

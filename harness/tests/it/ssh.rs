@@ -185,6 +185,29 @@ fn output_without_end_is_stopped_long_before_the_deadline() {
 }
 
 #[test]
+fn a_channel_closed_by_the_server_is_no_success() {
+    // libssh2 shows status 0 for it.
+    let sshd = Sshd::start(&["ChannelTimeout session*=2s"]);
+    let guest = sshd.guest();
+    let error = guest.run(&sshd.user, "echo $$; exec sleep 1000", None, soon()).unwrap_err();
+    let AskError::CutOff { so_far, killed: true } = &error else { panic!("{error}") };
+    gone(&text(&so_far.stdout));
+    assert_eq!(ask(&sshd, &guest, "true").exit, Exit::Status(0));
+}
+
+#[test]
+fn a_silent_command_that_has_ended_is_a_success() {
+    for sessions in ["MaxSessions 1", "MaxSessions 2"] {
+        let sshd = Sshd::start(&[sessions]);
+        let guest = sshd.guest();
+        for _ in 0..2 {
+            assert_eq!(ask(&sshd, &guest, "sleep 1").exit, Exit::Status(0));
+        }
+        assert_eq!(sshd.logins(), 1);
+    }
+}
+
+#[test]
 fn a_connection_that_dies_in_the_middle() {
     let sshd = Sshd::start(&[]);
     let guest = sshd.guest();
