@@ -100,7 +100,8 @@ fn try_kvm(qemu: &Qemu, boot: &Boot) -> Result<String, String> {
 }
 
 /// Boots a disk of one sector through the firmware, which takes the processor through real and protected mode, interrupts and a disk. The
-/// sector ends QEMU with a status that nothing else gives.
+/// sector ends QEMU with a status that nothing else gives. Code at the reset vector alone is not enough: it got through under a KVM under
+/// which neither firmware nor kernel ever came to anything.
 fn run_boot_sector(qemu: &Qemu, kind: Kind, deadline: Instant) -> Result<(), String> {
     let disk = disk_of(&boot_sector()).map_err(|error| format!("the probe could not be set up: {error}"))?;
     let drive = format!("if=none,id=disk,format=raw,snapshot=on,file={}", disk.path().display());

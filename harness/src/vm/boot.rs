@@ -182,21 +182,8 @@ pub type Interrupt = watch::Receiver<bool>;
 /// Why a guest did not get ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Diagnosis {
-    /// The kernel panicked; its own words if it said any.
-    Panicked(String),
-    /// The guest reset itself.
-    Reset,
-    /// The guest powered itself off.
-    PoweredOff,
-    /// QEMU ended.
-    QemuEnded {
-        /// How, in words.
-        status: String,
-        /// The last lines QEMU printed.
-        stderr_tail: String,
-    },
-    /// QEMU does not answer.
-    QemuSilent(String),
+    /// The machine was lost before.
+    Lost(Loss),
     /// The console shows no kernel: nothing to boot, or a kernel that does not use the serial console.
     NoKernel,
     /// The initial file system shows a prompt, or nothing after it has shown a sign of life.
@@ -433,7 +420,7 @@ impl Vm {
     fn failure(&self, diagnosis: Diagnosis) -> BootFailure {
         let after = self.started.elapsed();
         let path = self.evidence.join(SCREENSHOT);
-        let gone = matches!(diagnosis, Diagnosis::QemuEnded { .. } | Diagnosis::QemuSilent(_));
+        let gone = matches!(diagnosis, Diagnosis::Lost(Loss::QemuEnded { .. } | Loss::Silent(_)));
         let screenshot = (!gone).then(|| self.handle.block_on(self.qmp.screenshot(&path, SCREENSHOT_WITHIN)).ok());
         BootFailure {
             diagnosis,
@@ -673,7 +660,7 @@ impl BootFailure {
     #[must_use]
     pub fn report(&self) -> String {
         let mut report = format!("{self}\n");
-        if let Diagnosis::QemuEnded { stderr_tail, .. } = &self.diagnosis {
+        if let Diagnosis::Lost(Loss::QemuEnded { stderr_tail, .. }) = &self.diagnosis {
             let _ = writeln!(report, "QEMU's last lines:\n{}", indent(stderr_tail));
         }
         if self.console.is_empty() {
@@ -706,11 +693,7 @@ impl fmt::Display for Loss {
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Panicked(words) => Loss::Panicked(words.clone()).fmt(f),
-            Self::Reset => Loss::Reset.fmt(f),
-            Self::PoweredOff => Loss::PoweredOff.fmt(f),
-            Self::QemuEnded { status, .. } => write!(f, "QEMU ended with {status}"),
-            Self::QemuSilent(words) => write!(f, "QEMU is silent: {words}"),
+            Self::Lost(loss) => loss.fmt(f),
             Self::NoKernel => f.write_str("no kernel spoke on the serial console"),
             Self::StuckInInitramfs => f.write_str("it is stuck in the initial file system"),
             Self::NeverReady => f.write_str("it runs, but never said that it is ready"),
@@ -720,17 +703,11 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-/// A loss lets through what it means for a boot.
+/// What the end of the machine means for its boot. An end that was asked for interrupts.
 fn diagnose(life: &Life) -> Diagnosis {
     match life {
         Life::Running | Life::Ended => Diagnosis::Interrupted,
-        Life::Lost(Loss::Panicked(words)) => Diagnosis::Panicked(words.clone()),
-        Life::Lost(Loss::Reset) => Diagnosis::Reset,
-        Life::Lost(Loss::PoweredOff) => Diagnosis::PoweredOff,
-        Life::Lost(Loss::QemuEnded { status, stderr_tail }) => {
-            Diagnosis::QemuEnded { status: status.clone(), stderr_tail: stderr_tail.clone() }
-        }
-        Life::Lost(Loss::Silent(words)) => Diagnosis::QemuSilent(words.clone()),
+        Life::Lost(loss) => Diagnosis::Lost(loss.clone()),
     }
 }
 

@@ -107,7 +107,7 @@ impl Follower {
                 return Ok(bytes);
             }
             // Which events does not matter, only that there were some.
-            self.grown.read(&mut [0; 4096]).await?;
+            let _events = self.grown.read(&mut [0; 4096]).await?;
         }
     }
 }

@@ -74,38 +74,45 @@ fn unit_credentials() -> Vec<Credential> {
     ]
 }
 
-/// `Type=exec`: the unit's start job is done when the shell runs, so that it does not wait for itself. `%%` and `$$` are systemd's `%` and `$`.
+/// Says the state of the system once it has settled.
 fn ready_unit() -> String {
+    let say = "printf \"{\\\\\"state\\\\\":\\\\\"%%s\\\\\"}\\\\n\" \"$$state\"";
     format!(
         "[Unit]\n\
          Description=Report readiness to the test harness\n\
          \n\
-         [Service]\n\
-         Type=exec\n\
-         Environment=PATH={PROGRAMS}\n\
-         ExecStart=/bin/sh -c 'state=$$(systemctl is-system-running --wait); printf \"{{\\\\\"state\\\\\":\\\\\"%%s\\\\\"}}\\\\n\" \"$$state\" > /dev/virtio-ports/{READY_PORT}'\n"
+         {}",
+        service(READY_PORT, &format!("state=$$(systemctl is-system-running --wait); {say}"))
     )
 }
 
 fn journal_unit() -> String {
-    let device = device_unit(JOURNAL_PORT);
     format!(
         "[Unit]\n\
          Description=Stream the journal to the test harness\n\
          DefaultDependencies=no\n\
-         Wants={device}\n\
-         After={device} systemd-journald.socket\n\
+         After=systemd-journald.socket\n\
+         Conflicts=shutdown.target\n\
+         Before=shutdown.target\n\
          \n\
-         [Service]\n\
-         Type=exec\n\
-         Environment=PATH={PROGRAMS}\n\
-         ExecStart=/bin/sh -c 'exec journalctl -b -f -n all -o json --no-pager > /dev/virtio-ports/{JOURNAL_PORT}'\n"
+         {}",
+        service(JOURNAL_PORT, "exec journalctl -b -f -n all -o json --no-pager")
     )
 }
 
-/// systemd's unit for a virtio-serial port; `-` in a path is escaped, `.` is not.
-fn device_unit(port: &str) -> String {
-    format!("dev-virtio\\x2dports-{}.device", port.replace('-', "\\x2d"))
+/// A unit's service that sends what `script` prints to a virtio-serial port. In it, `%%` and `$$` are systemd's `%` and `$`.
+///
+/// `Type=exec`: the start job is done when the shell runs, so that the guest does not wait for what waits for the guest. The shell waits
+/// for the port by itself, since udev makes no unit of such devices (systemd 257 has no rule for it). No port, no report: that must not
+/// be a failed unit of the guest.
+fn service(port: &str, script: &str) -> String {
+    let device = format!("/dev/virtio-ports/{port}");
+    format!(
+        "[Service]\n\
+         Type=exec\n\
+         Environment=PATH={PROGRAMS}\n\
+         ExecStart=/bin/sh -c 'udevadm wait --timeout=600 {device} || exit 0; {{ {script}; }} > {device}'\n"
+    )
 }
 
 /// Writes each credential as an SMBIOS string into a file of `folder`, readable by its owner only.
@@ -178,7 +185,7 @@ mod tests {
         let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
         assert_eq!(
             command,
-            r#"/bin/sh -c 'state=$$(systemctl is-system-running --wait); printf "{\\"state\\":\\"%%s\\"}\\n" "$$state" > /dev/virtio-ports/rave.ready'"#
+            r#"/bin/sh -c 'udevadm wait --timeout=600 /dev/virtio-ports/rave.ready || exit 0; { state=$$(systemctl is-system-running --wait); printf "{\\"state\\":\\"%%s\\"}\\n" "$$state"; } > /dev/virtio-ports/rave.ready'"#
         );
         // What systemd makes of it: quotes off, `\\` one backslash, `$$` and `%%` single. Run with another answer and another port.
         let script = command
@@ -187,6 +194,7 @@ mod tests {
             .replace("\\\\", "\\")
             .replace("$$", "$")
             .replace("%%", "%")
+            .replace("udevadm wait --timeout=600", "test -e")
             .replace("systemctl is-system-running --wait", "echo degraded")
             .replace("/dev/virtio-ports/rave.ready", "/dev/stdout");
         let output = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
