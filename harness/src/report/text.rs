@@ -68,14 +68,16 @@ pub fn summary(transcript: &Transcript) -> String {
         transcript.results().filter(|record| record.on_stand_in && record.outcome <= Outcome::Warned).count();
     let machine =
         transcript.machine.as_ref().map_or_else(|| "no machine".to_owned(), |machine| machine.accelerator.clone());
+    let reasons =
+        if transcript.reasons.is_empty() { String::new() } else { format!(" ({})", transcript.reasons.join("; ")) };
+    let image = transcript
+        .image_digest
+        .as_ref()
+        .map_or_else(|| "no image".to_owned(), |digest| format!("{} {digest}", transcript.rave_version));
     format!(
-        "{}{}: {}; {} {}; {}; {stand_ins} verified on a stand-in only",
+        "{}{reasons}: {}; {image}; {machine}; {stand_ins} verified on a stand-in only",
         transcript.overall_status.word(),
-        if transcript.reasons.is_empty() { String::new() } else { format!(" ({})", transcript.reasons.join("; ")) },
         counts.collect::<Vec<_>>().join(", "),
-        transcript.rave_version,
-        transcript.image_digest.as_deref().unwrap_or("no image"),
-        machine,
     )
 }
 
