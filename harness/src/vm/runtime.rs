@@ -191,11 +191,20 @@ mod tests {
         let folder = base.path().join("machine");
         std::fs::create_dir(&folder).unwrap();
         let mut guardian = guard(&folder).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        // Only then is the shell through with its `trap`: SIGTERM, signal 15, is ignored (SigIgn, proc_pid_status(5)).
+        let status = format!("/proc/{}/status", guardian.id());
+        let ignored = || {
+            let status = std::fs::read_to_string(&status)?;
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();
+            let ignores = u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & (1 << 14) != 0);
+            Ok::<_, std::io::Error>(if ignores { Probe::Ready(()) } else { Probe::NotYet(mask.to_owned()) })
+        };
+        until(deadline, ignored).unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_child(&guardian), rustix::process::Signal::TERM)
             .unwrap();
         assert!(folder.exists());
         drop(guardian.stdin.take());
-        let deadline = Instant::now() + Duration::from_secs(10);
         let gone = || Ok::<_, ()>(if folder.exists() { Probe::NotYet("still there".into()) } else { Probe::Ready(()) });
         until(deadline, gone).unwrap();
         guardian.wait().unwrap();

@@ -205,7 +205,7 @@ fn images_that_are_none_are_refused() {
         let project = Project::new(&[("image/format", needs_image)]);
         let file = project.path("disk");
         std::fs::write(&file, bytes).unwrap();
-        project.set("RAVE_IMAGE", file).hermetic(&["run"]).check(101, &["no image could be provided", expected]);
+        project.set("RAVE_IMAGE", file).hermetic(&["run"]).check(1, &["no image could be provided", expected]);
     };
     refused(b"not a disk", "is not a disk image: it has 10 bytes, less than one sector");
     refused(&[0; 4096], "is not a disk image: it is neither qcow2 nor a raw disk with a boot sector");
