@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand};
 
 use crate::session::{self, RunArguments};
 use crate::settings::SettingErrors;
+use crate::transcript::schema;
 use crate::transcript::verify::Refusal;
 
 /// Boots an image, asks it every question that matters, and signs what it answered.
@@ -63,6 +64,8 @@ enum Action {
     },
     /// Provides the image and prints where it is, its digests and its size
     Image,
+    /// Prints the JSON Schema of transcripts
+    Schema,
     /// Boots the image and opens a shell in it
     Shell,
 }
@@ -77,6 +80,10 @@ pub fn main() -> ExitCode {
         Action::Keygen { secret, password_file } => keygen::main(&secret, password_file.as_deref()),
         Action::Report { transcript, junit } => report::main(&transcript, junit.as_deref()),
         Action::Image => image::main(),
+        Action::Schema => {
+            print!("{}", schema::text());
+            Ok(())
+        }
         Action::Shell => shell::main(),
     };
     match done {

@@ -4,6 +4,7 @@ pub mod canonical;
 pub mod model;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod schema;
 pub mod sign;
 pub mod store;
 pub mod verify;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The version of this format. A reader refuses any other.
 pub const SCHEMA: u64 = 1;
 
 /// The signed record of one session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Transcript {
     /// The version of this format ([`SCHEMA`]).
@@ -124,7 +125,7 @@ impl Transcript {
 }
 
 /// The verdict of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum OverallStatus {
     /// Every result passed or was skipped for a reason given.
@@ -150,7 +151,7 @@ impl OverallStatus {
 }
 
 /// The machine that ran the harness.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SystemInfo {
     /// `PRETTY_NAME` of `os-release`.
@@ -166,7 +167,7 @@ pub struct SystemInfo {
 }
 
 /// Where an image came from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageRecord {
     /// `nix`, `reference` or `path`.
@@ -190,7 +191,7 @@ pub struct ImageRecord {
 }
 
 /// A file and its digest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileRecord {
     /// `disk`, `kernel`, `initrd` or `packages`.
@@ -204,7 +205,7 @@ pub struct FileRecord {
 }
 
 /// The machine an image was booted in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MachineRecord {
     /// QEMU's version.
@@ -228,7 +229,7 @@ pub struct MachineRecord {
 }
 
 /// What the guest says about itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProfileRecord {
     /// `P6-production`, `P6-reference`, …
@@ -240,7 +241,7 @@ pub struct ProfileRecord {
 }
 
 /// What stands behind a capability.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImplementationRecord {
     /// Name and version.
@@ -250,7 +251,7 @@ pub struct ImplementationRecord {
 }
 
 /// What asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HarnessRecord {
     /// Version of this program.
@@ -264,7 +265,7 @@ pub struct HarnessRecord {
 }
 
 /// Counts over all results.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TestSummary {
     /// All of them.
@@ -300,7 +301,7 @@ impl TestSummary {
 }
 
 /// How a scenario or a step ended; from mildest to worst.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// Not asked, with the reason.
@@ -329,7 +330,7 @@ impl Outcome {
 }
 
 /// The result of one scenario.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScenarioRecord {
     /// `phase::name`.
@@ -357,7 +358,7 @@ pub struct ScenarioRecord {
 }
 
 /// The result of one step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StepRecord {
     /// What was asked, in the author's words.
@@ -387,7 +388,7 @@ pub struct StepRecord {
 }
 
 /// One difference between what was expected and what was answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MismatchRecord {
     /// The line of the expectation in the scenario file.
@@ -401,7 +402,7 @@ pub struct MismatchRecord {
 }
 
 /// An answer: how it ended, and its streams.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AnswerRecord {
     /// `exit 0`, `killed by SIGKILL`, `HTTP 302`, `open`, …
@@ -411,7 +412,7 @@ pub struct AnswerRecord {
 }
 
 /// One stream of an answer, secrets masked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StreamRecord {
     /// Length in bytes.
@@ -425,7 +426,7 @@ pub struct StreamRecord {
 }
 
 /// The key a transcript is signed with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SigningKeyRecord {
     /// The minisign public key, base64 as `minisign -P` takes it.
