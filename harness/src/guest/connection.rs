@@ -106,7 +106,7 @@ impl Connection {
             match ended {
                 Ok((Exit::Status(0), silence)) if silence >= SUSPICIOUS_SILENCE => {
                     drop(channel);
-                    self.confirm_end().map(|()| Exit::Status(0))
+                    self.confirm_end(deadline).map(|()| Exit::Status(0))
                 }
                 Ok((exit, _)) => Ok(exit),
                 Err(halt) => Err(self.abandon(channel, halt)),
@@ -204,11 +204,12 @@ impl Connection {
     /// Makes sure that a command with status 0 has ended. A server that closes a channel without a status leaves the same
     /// zero behind, and libssh2's answer to "was there a status?" is out of reach. So the guest is asked whether the
     /// command still runs, and kills it if so. One that ends in the moment in which it is cut off escapes this.
-    fn confirm_end(&mut self) -> Result<(), Halt> {
-        let deadline = Instant::now() + KILL_GRACE;
+    fn confirm_end(&mut self, deadline: Instant) -> Result<(), Halt> {
+        // A guest that is slow is not one that cuts off: it may take the command's own time to answer.
+        let deadline = deadline.max(Instant::now() + KILL_GRACE);
         let mut ignored = Unfinished::default();
         let asked = self
-            .begin(REUSE_GRACE, deadline)
+            .begin(KILL_GRACE, deadline)
             .and_then(|mut channel| self.converse(&mut channel, KILL_SCRIPT, &[], &mut ignored, deadline));
         let killed = match asked {
             Ok((NOTHING_TO_KILL, _)) => return Ok(()),
