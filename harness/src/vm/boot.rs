@@ -422,6 +422,13 @@ impl Vm {
         let path = self.evidence.join(SCREENSHOT);
         let gone = matches!(diagnosis, Diagnosis::Lost(Loss::QemuEnded { .. } | Loss::Silent(_)));
         let screenshot = (!gone).then(|| self.handle.block_on(self.qmp.screenshot(&path, SCREENSHOT_WITHIN)).ok());
+        // QEMU's event may be quicker than the kernel's words on the console; by now they are there.
+        let diagnosis = match diagnosis {
+            Diagnosis::Lost(Loss::Panicked(words)) if words.is_empty() => {
+                Diagnosis::Lost(Loss::Panicked(self.watched.panic_words()))
+            }
+            other => other,
+        };
         BootFailure {
             diagnosis,
             after,

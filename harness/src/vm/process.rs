@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
@@ -93,16 +93,20 @@ pub fn describe(status: ExitStatus) -> String {
 }
 
 /// Runs `script` in a shell that belongs to no terminal and no group of the harness, and ignores what usually ends a process. Its standard
-/// input is a pipe from the harness, so that it sees the harness's end, whatever the reason, as end of file.
+/// input is a pipe from the harness, so that it sees the harness's end, whatever the reason, as end of file. It is on guard when this returns.
 ///
 /// # Errors
 /// What the system said if it could not be started.
-pub fn spawn_guardian(script: &str, arguments: &[OsString]) -> io::Result<std::process::Child> {
+pub(super) fn spawn_guardian(script: &str, arguments: &[OsString]) -> io::Result<std::process::Child> {
     let mut command = Command::new("/bin/sh");
-    command.arg("-c").arg(format!("trap '' INT TERM HUP; {script}")).arg("guardian").args(arguments);
-    command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.arg("-c").arg(format!("trap '' INT TERM HUP; echo; exec >/dev/null; {script}"));
+    command.arg("guardian").args(arguments).current_dir("/");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     before_exec(&mut command, || rustix::process::setsid().map(drop).map_err(io::Error::from));
-    command.spawn()
+    let mut guardian = command.spawn()?;
+    // Until it has said so, a signal could still end it.
+    let said = guardian.stdout.take().map_or(Ok(0), |mut stdout| stdout.read(&mut [0]))?;
+    if said == 1 { Ok(guardian) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 /// What the owning thread does: starts the child, says so, waits, and tells everybody how it ended.

@@ -193,7 +193,8 @@ fn new_key() -> PrivateKey {
 #[test]
 fn a_panic_is_told_at_once() {
     let (failure, took) = boot_failure(&Place::new(), "panic", ENOUGH);
-    assert!(matches!(failure.diagnosis, Diagnosis::Lost(Loss::Panicked(_))), "{failure}");
+    let Diagnosis::Lost(Loss::Panicked(words)) = &failure.diagnosis else { panic!("{failure}") };
+    assert_eq!(words, "Kernel panic - not syncing: sysrq triggered crash");
     assert!(failure.console.contains("Kernel panic - not syncing: sysrq triggered crash"), "{}", failure.console);
     assert!(took < Duration::from_secs(60));
 }
@@ -205,7 +206,7 @@ fn a_panic_of_a_running_machine_is_a_loss() {
     let lost = fate(&vm);
     assert!(matches!(lost, Life::Lost(Loss::Panicked(_))), "{lost:?}");
     // Told by QEMU, too: the panic device works, and a quiet console would not hide a panic.
-    assert!(fs::read_to_string(vm.evidence().join(QMP_LOG)).unwrap().contains("GUEST_PANICKED"));
+    said_in(&vm, QMP_LOG, "GUEST_PANICKED");
     assert!(matches!(vm.alive(), Err(Loss::Panicked(_))));
     // It stands still with everything to see.
     let picture = place.folder.path().join("picture.png");
@@ -251,16 +252,21 @@ fn a_guest_that_tells_nobody_ends_at_the_deadline() {
     silent_failure("no-ready", "running, and nobody is told");
 }
 
+/// Waits until `words` are in one of the machine's logs.
+fn said_in(vm: &Vm, log: &str, words: &str) {
+    let path = vm.evidence().join(log);
+    until(enough(), || {
+        let said = fs::read_to_string(&path).unwrap();
+        Ok::<_, ()>(if said.contains(words) { Probe::Ready(()) } else { Probe::NotYet(said) })
+    })
+    .unwrap();
+}
+
 /// Boots with `word`, waits for `words` in the journal, and expects the deadline to tell that nothing more came.
 fn silent_failure(word: &str, words: &str) -> BootFailure {
     let place = Place::new();
     let vm = place.start(word);
-    let journal = vm.evidence().join(JOURNAL_LOG);
-    until(enough(), || {
-        let said = fs::read_to_string(&journal).unwrap();
-        Ok::<_, ()>(if said.contains(words) { Probe::Ready(()) } else { Probe::NotYet(said) })
-    })
-    .unwrap();
+    said_in(&vm, JOURNAL_LOG, words);
     let within = Duration::from_secs(2);
     let begun = Instant::now();
     let failure = *vm.wait_ready(begun + within, &never()).unwrap_err();
