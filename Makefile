@@ -14,7 +14,7 @@ help: ## List the targets
 smoke: ## Build the image, boot it, ask everything, verify the signed transcript
 	@$(IN) harness/setup.sh
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
-	{ $(IN) $(CARGO) test --locked --test hermetic 2>&1 >&3 | tee "$$log" >&2; status=$${PIPESTATUS[0]}; } 3>&1; \
+	{ $(IN) $(CARGO) test --locked --test hermetic 2>&1 >&3 | tee -i "$$log" >&2; status=$${PIPESTATUS[0]}; } 3>&1; \
 	transcript=$$(sed -n 's/^transcript: //p' "$$log" | tail -n 1); \
 	[ -n "$$transcript" ] || { echo "smoke: the run left no transcript" >&2; exit $$(( status ? status : 1 )); }; \
 	key=$${transcript%.json}.pub; [ -e "$$key" ] || key=$${RAVE_SIGNING_KEY%.*}.pub; \
