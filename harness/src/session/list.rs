@@ -1,7 +1,9 @@
 //! `hermetic list`: what there is to ask. Boots nothing.
 
+use std::io::Write as _;
+
 use crate::scenario::file;
-use crate::scenario::model::Requires;
+use crate::scenario::model::{Requires, Scenario};
 use crate::settings::Settings;
 
 /// No scenario's name contains any of the words.
@@ -22,15 +24,21 @@ pub fn list(words: &[String]) -> anyhow::Result<()> {
     if chosen.is_empty() {
         return Err(NothingChosen(words.join(", ")).into());
     }
-    for scenario in chosen {
-        let requires = match scenario.requires() {
-            Requires::Nothing => "",
-            Requires::Image => " [image]",
-            Requires::Machine => " [machine]",
-        };
-        let needs =
-            if scenario.needs.is_empty() { String::new() } else { format!(" needs {}", scenario.needs.join(", ")) };
-        println!("{}{requires}{needs}\n    {}", scenario.name, scenario.summary);
+    let lines = chosen.into_iter().map(line).collect::<String>();
+    // Whoever looks only at the beginning (`| head`) has seen what they wanted.
+    match std::io::stdout().write_all(lines.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// Name, needs and summary.
+fn line(scenario: &Scenario) -> String {
+    let requires = match scenario.requires() {
+        Requires::Nothing => "",
+        Requires::Image => " [image]",
+        Requires::Machine => " [machine]",
+    };
+    let needs = if scenario.needs.is_empty() { String::new() } else { format!(" needs {}", scenario.needs.join(", ")) };
+    format!("{}{requires}{needs}\n    {}\n", scenario.name, scenario.summary)
 }
