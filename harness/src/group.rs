@@ -2,11 +2,12 @@
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::vm::process::die_with_harness;
+use crate::wait::Probe;
 
 /// A running program. Dropping it kills its whole group and reaps it: the group may outlive its first process.
 pub struct Group {
@@ -22,6 +23,14 @@ impl Group {
     pub fn spawn(command: &mut Command) -> io::Result<Self> {
         die_with_harness(command.process_group(0));
         Ok(Self { child: command.spawn()? })
+    }
+
+    /// Whether its first process has ended.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn ended(&mut self) -> io::Result<Probe<ExitStatus>> {
+        Ok(self.child.try_wait()?.map_or(Probe::NotYet("it is still running".into()), Probe::Ready))
     }
 
     /// Asks all of it to end.

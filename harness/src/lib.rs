@@ -7,6 +7,7 @@
 
 mod error;
 mod group;
+mod hex;
 pub mod interrupt;
 pub mod settings;
 pub mod wait;

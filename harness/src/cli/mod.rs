@@ -3,7 +3,6 @@
 mod image;
 mod keygen;
 mod report;
-mod shell;
 mod verify;
 
 use std::process::ExitCode;
@@ -84,7 +83,7 @@ pub fn main() -> ExitCode {
             print!("{}", schema::text());
             Ok(())
         }
-        Action::Shell => shell::main(),
+        Action::Shell => session::shell(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

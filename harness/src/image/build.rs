@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::group::Group;
-use crate::wait::{self, Probe, WaitError};
+use crate::wait::{self, WaitError};
 use camino::{Utf8Path, Utf8PathBuf};
 
 /// Lines of the log that an error shows.
@@ -106,17 +106,13 @@ pub fn run(mut command: Command, limits: &Limits<'_>) -> Result<String, BuildErr
             if limits.interrupted.load(Ordering::Relaxed) {
                 return Err(BuildError::Interrupted { program: program.clone() });
             }
-            let end =
-                group.child.try_wait().map_err(|source| BuildError::Start { program: program.clone(), source })?;
-            Ok(end.map_or(Probe::NotYet("still running".into()), Probe::Ready))
+            group.ended().map_err(|source| BuildError::Start { program: program.clone(), source })
         });
         if ended.is_err() {
             // A build cleans up after itself if it is given a moment.
             group.terminate();
             let moment = Instant::now() + TO_CLEAN_UP;
-            let _ = wait::until(moment, || {
-                group.child.try_wait().map(|end| end.map_or(Probe::NotYet(String::new()), Probe::Ready))
-            });
+            let _ = wait::until(moment, || group.ended());
         }
         // The readers end when the last process of the group has let go of the pipes.
         drop(group);

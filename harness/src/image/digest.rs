@@ -8,6 +8,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::manifest::Image;
+use crate::hex;
 
 /// A file's length and digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +41,7 @@ pub fn digest(path: &Utf8Path) -> Result<FileDigest, DigestError> {
         let mut bytes = 0;
         loop {
             match file.read(&mut buffer)? {
-                0 => return Ok(FileDigest { bytes, digest: text(hasher) }),
+                0 => return Ok(FileDigest { bytes, digest: hex::sha256(&hasher.finalize()) }),
                 length => {
                     hasher.update(&buffer[..length]);
                     bytes += length as u64;
@@ -49,12 +50,6 @@ pub fn digest(path: &Utf8Path) -> Result<FileDigest, DigestError> {
         }
     };
     read().map_err(|source| DigestError { path: path.to_owned(), source })
-}
-
-/// `sha256:` and 64 hexadecimal digits.
-pub(super) fn text(hasher: Sha256) -> String {
-    let digits: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{digits}")
 }
 
 /// Bytes that all files of an image take on the disk they lie on: a sparse file takes less than its length.

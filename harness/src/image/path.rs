@@ -52,11 +52,12 @@ pub enum PathError {
 pub fn provide(path: &Utf8Path, reason: &str) -> Result<Image, ImageError> {
     if path.is_dir() {
         let image = Image::in_folder(path, Provider::Path, reason)?;
-        let format = if image.boot == Boot::Disk { inspect(&image.disk)? } else { image.format };
-        if image.format == DiskFormat::Qcow2 {
-            inspect(&image.disk)?;
-        }
-        return Ok(Image { format, ..image });
+        return match (&image.boot, image.format) {
+            (Boot::Disk, _) => Ok(Image { format: inspect(&image.disk)?, ..image }),
+            (Boot::Direct { .. }, DiskFormat::Qcow2) => inspect(&image.disk).map(|_| image).map_err(Into::into),
+            // QEMU starts the kernel itself, so a raw disk needs no boot sector.
+            (Boot::Direct { .. }, DiskFormat::Raw) => Ok(image),
+        };
     }
     let format = inspect(path)?;
     Ok(Image {

@@ -10,9 +10,10 @@ use camino::{Utf8Path, Utf8PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::build::{self, Limits};
+use super::manifest;
 use super::manifest::{Image, Provider};
 use super::source::{ImageError, Sources};
-use super::{digest, manifest};
+use crate::hex;
 
 /// The longest a build may take (the budget of the appliance).
 const BUILD_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -107,7 +108,7 @@ fn recipe_key(recipe: &Utf8Path) -> io::Result<String> {
         hasher.update(format!("{name}\0{executable}\0{}\0", content.len()));
         hasher.update(&content);
     }
-    Ok(digest::text(hasher).trim_start_matches("sha256:").to_owned())
+    Ok(hex::digits(&hasher.finalize()))
 }
 
 fn files_below(folder: &Utf8Path) -> io::Result<Vec<Utf8PathBuf>> {

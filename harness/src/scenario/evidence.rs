@@ -7,6 +7,7 @@ use camino::Utf8PathBuf;
 use sha2::{Digest as _, Sha256};
 
 use super::mask::Mask;
+use crate::hex;
 use crate::transcript::model::StreamRecord;
 
 /// As much of a stream as the transcript itself carries, bytes.
@@ -34,7 +35,6 @@ impl Evidence<'_> {
 
     fn stream(&self, step: usize, name: &str, bytes: &[u8]) -> std::io::Result<StreamRecord> {
         let bytes = self.mask.bytes(bytes);
-        let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         let excerpt = String::from_utf8_lossy(&bytes[..bytes.len().min(EXCERPT)]).into_owned();
         let whole = bytes.len() <= EXCERPT && excerpt.as_bytes() == bytes;
         let file = if whole { None } else { Some(self.scenario.join(format!("{step:02}-{name}"))) };
@@ -44,7 +44,7 @@ impl Evidence<'_> {
         }
         Ok(StreamRecord {
             bytes: bytes.len() as u64,
-            digest: format!("sha256:{digest}"),
+            digest: hex::sha256(&Sha256::digest(&bytes)),
             excerpt,
             file: file.map(Into::into),
         })

@@ -14,7 +14,7 @@ use rustix::process::Signal;
 
 use crate::group::Group;
 use crate::guest::{Captured, Exit};
-use crate::wait::{self, Probe, WaitError};
+use crate::wait::{self, WaitError};
 
 /// Why a command on the host brought no answer.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,7 @@ pub fn run(
         if interrupted.load(Ordering::Relaxed) {
             return Err(HostError::Interrupted);
         }
-        Ok(group.child.try_wait()?.map_or(Probe::NotYet("it is still running".into()), Probe::Ready))
+        Ok(group.ended()?)
     });
     let took = started.elapsed();
     drop(group);

@@ -117,7 +117,8 @@ fn variables(scenario: &Scenario, context: &Context<'_>) -> Variables {
     variables
 }
 
-fn milliseconds(duration: Duration) -> u64 {
+/// Whole milliseconds, as a transcript counts them.
+pub fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -305,11 +305,6 @@ impl Booted {
         end(&self.vm);
     }
 
-    /// How the machine was lost, if it was.
-    pub fn lost(&self) -> Option<String> {
-        lost(&self.vm)
-    }
-
     /// A command that enters the machine.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use camino::Utf8Path;
 use super::machine::{self, Booted};
 use super::run::say;
 use super::{about, profile};
+use crate::hex;
 use crate::image::{self, Image, Sources};
 use crate::interrupt::{Interrupt, tell};
 use crate::scenario::facts::Facts;
@@ -178,7 +179,6 @@ impl Shared {
 
     /// The record of a scenario that was not asked.
     fn unasked(&self, scenario: &Scenario, outcome: Outcome, reason: String) -> ScenarioRecord {
-        let now = self.elapsed();
         ScenarioRecord {
             name: scenario.name.clone(),
             summary: scenario.summary.clone(),
@@ -188,7 +188,7 @@ impl Shared {
             answered_by: Vec::new(),
             on_stand_in: false,
             machine: "none".to_owned(),
-            started_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            started_ms: runner::milliseconds(self.elapsed()),
             took_ms: 0,
             steps: Vec::new(),
         }
@@ -523,5 +523,5 @@ fn random_secret() -> String {
     let mut bytes = [0; 16];
     // The kernel's random source does not fail once it is seeded (getrandom(2)).
     ssh_key::rand_core::RngCore::fill_bytes(&mut ssh_key::rand_core::OsRng, &mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::digits(&bytes)
 }
