@@ -1,0 +1,3 @@
+//! Makes, lists, ends and reaps sandbox machines for merge requests.
+
+fn main() {}
