@@ -1,4 +1,5 @@
-//! The Debian reference guest: built by the recipe in `guest/reference/`, cached by a key over everything in that folder.
+//! The Debian reference guest: built by the recipe in `guest/reference/`, cached by a key over all that goes into it: `guest/`, and what the
+//! programs there are compiled with.
 
 use std::fs::{self, File};
 use std::io;
@@ -24,7 +25,7 @@ const BUILD_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// If the recipe cannot be read, the cache not be written, or the build fails.
 pub fn provide(sources: &Sources<'_>, reason: &str) -> Result<Image, ImageError> {
     let recipe = sources.root.join("guest/reference");
-    let key = recipe_key(&recipe).map_err(|source| ImageError::Recipe { path: recipe.clone(), source })?;
+    let key = recipe_key(&sources.root).map_err(|source| ImageError::Recipe { path: recipe.clone(), source })?;
     let folder = sources.cache.join(format!("reference-{}", &key[..16]));
     if folder.join(manifest::FILE_NAME).is_file() {
         return Ok(Image::in_folder(&folder, Provider::Reference, reason)?);
@@ -93,10 +94,12 @@ fn remove_unfinished(cache: &Utf8Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A digest over name, mode and content of every file of the recipe.
-fn recipe_key(recipe: &Utf8Path) -> io::Result<String> {
+/// A digest over name, mode and content of every file that goes into the image. Tests do not.
+fn recipe_key(root: &Utf8Path) -> io::Result<String> {
     let mut hasher = Sha256::new();
-    for path in files_below(recipe)? {
+    let mut files = files_below(&root.join("guest"))?;
+    files.extend(["Cargo.toml", "Cargo.lock"].map(|name| root.join(name)));
+    for path in files {
         let metadata = fs::symlink_metadata(&path)?;
         let content = if metadata.is_symlink() {
             fs::read_link(&path)?.into_os_string().into_encoded_bytes()
@@ -104,7 +107,7 @@ fn recipe_key(recipe: &Utf8Path) -> io::Result<String> {
             fs::read(&path)?
         };
         let executable = metadata.permissions().mode() & 0o100 != 0;
-        let name = path.strip_prefix(recipe).unwrap_or(&path);
+        let name = path.strip_prefix(root).unwrap_or(&path);
         hasher.update(format!("{name}\0{executable}\0{}\0", content.len()));
         hasher.update(&content);
     }
@@ -116,7 +119,9 @@ fn files_below(folder: &Utf8Path) -> io::Result<Vec<Utf8PathBuf>> {
     for entry in folder.read_dir_utf8()? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            files.extend(files_below(entry.path())?);
+            if !matches!(entry.file_name(), "test" | "tests") {
+                files.extend(files_below(entry.path())?);
+            }
         } else {
             files.push(entry.path().to_owned());
         }
@@ -130,21 +135,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_sees_content_name_and_mode() {
+    fn the_key_sees_content_name_and_mode_of_all_but_tests() {
         let folder = tempfile::tempdir().unwrap();
-        let recipe = Utf8Path::from_path(folder.path()).unwrap();
-        fs::create_dir(recipe.join("files")).unwrap();
-        fs::write(recipe.join("files/a"), "1").unwrap();
-        let first = recipe_key(recipe).unwrap();
-        assert_eq!(recipe_key(recipe).unwrap(), first);
+        let root = Utf8Path::from_path(folder.path()).unwrap();
+        fs::create_dir_all(root.join("guest/bridge/tests")).unwrap();
+        let write = |name: &str, content: &str| fs::write(root.join(name), content).unwrap();
+        write("Cargo.toml", "");
+        write("Cargo.lock", "");
+        write("guest/bridge/a", "1");
+        let first = recipe_key(root).unwrap();
+        write("guest/bridge/tests/it.rs", "");
+        assert_eq!(recipe_key(root).unwrap(), first);
 
-        fs::write(recipe.join("files/a"), "2").unwrap();
-        let content = recipe_key(recipe).unwrap();
-        fs::set_permissions(recipe.join("files/a"), fs::Permissions::from_mode(0o755)).unwrap();
-        let mode = recipe_key(recipe).unwrap();
-        fs::rename(recipe.join("files/a"), recipe.join("files/b")).unwrap();
-        let name = recipe_key(recipe).unwrap();
-        let keys = std::collections::BTreeSet::from([first, content, mode, name]);
-        assert_eq!(keys.len(), 4);
+        write("guest/bridge/a", "2");
+        let content = recipe_key(root).unwrap();
+        fs::set_permissions(root.join("guest/bridge/a"), fs::Permissions::from_mode(0o755)).unwrap();
+        let mode = recipe_key(root).unwrap();
+        fs::rename(root.join("guest/bridge/a"), root.join("guest/bridge/b")).unwrap();
+        let name = recipe_key(root).unwrap();
+        write("Cargo.lock", "other versions");
+        let versions = recipe_key(root).unwrap();
+        let keys = std::collections::BTreeSet::from([first, content, mode, name, versions]);
+        assert_eq!(keys.len(), 5);
     }
 }
