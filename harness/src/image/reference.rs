@@ -25,7 +25,7 @@ const BUILD_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// If the recipe cannot be read, the cache not be written, or the build fails.
 pub fn provide(sources: &Sources<'_>, reason: &str) -> Result<Image, ImageError> {
     let recipe = sources.root.join("guest/reference");
-    let key = recipe_key(&sources.root).map_err(|source| ImageError::Recipe { path: recipe.clone(), source })?;
+    let key = recipe_key(sources.root).map_err(|source| ImageError::Recipe { path: recipe.clone(), source })?;
     let folder = sources.cache.join(format!("reference-{}", &key[..16]));
     if folder.join(manifest::FILE_NAME).is_file() {
         return Ok(Image::in_folder(&folder, Provider::Reference, reason)?);

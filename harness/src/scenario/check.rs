@@ -12,7 +12,9 @@ use self::captures::captures;
 use self::expectations::expectations;
 use self::names::Names;
 use self::values::{date, duration, header_name, json_value, regex};
+use super::accounts::is_of_account;
 use super::document::{Document, Item, Table, nearest, unknown_key};
+use super::file::Surroundings;
 use super::model::{
     Allowed, Ask, BUILT_INS, Body, CAPABILITIES, Expectation, Level, Phase, Request, Requires, Scenario, Select, Skip,
     Step, Subject, Template, Test,
@@ -24,7 +26,12 @@ mod names;
 mod values;
 
 /// Checks a whole file. `None` or a mistake in the document: there is no such scenario.
-pub(super) fn scenario<'a>(document: &'a Document, root: &'a DeTable<'a>, phase: Phase) -> Option<Scenario> {
+pub(super) fn scenario<'a>(
+    document: &'a Document,
+    root: &'a DeTable<'a>,
+    phase: Phase,
+    surroundings: &'a Surroundings<'a>,
+) -> Option<Scenario> {
     let root = Table::new(document, 1, root);
     root.only(&["summary", "needs", "timeout", "alone", "secrets", "step"]);
     let timeout = match root.get("timeout") {
@@ -35,7 +42,7 @@ pub(super) fn scenario<'a>(document: &'a Document, root: &'a DeTable<'a>, phase:
     let needs = root.get("needs").map(|item| needs(&item)).unwrap_or_default();
     let alone = root.get("alone").map_or(Some(false), |item| item.boolean());
     let tables = step_tables(&root);
-    let mut names = Names::new(document, &tables);
+    let mut names = Names::new(document, &tables, surroundings);
     let secrets = root.get("secrets").map(|item| names.secrets(&item)).unwrap_or_default();
     let steps: Vec<_> = tables.iter().map(|table| step(table, &mut names)).collect();
     names.report_unused_secrets();
@@ -245,7 +252,8 @@ fn requires(ask: &Ask, uses: &BTreeSet<String>) -> Requires {
         Ask::Measure { fact } => Some(fact),
         Ask::Host { .. } => None,
     };
-    let needed = |name: &String| BUILT_INS.iter().find(|(known, ..)| known == name).map(|(_, requires, _)| *requires);
+    let built_in = |name: &String| BUILT_INS.iter().find(|(known, ..)| known == name).map(|(_, requires, _)| *requires);
+    let needed = |name: &String| if is_of_account(name) { Some(Requires::Machine) } else { built_in(name) };
     uses.iter().chain(fact).filter_map(needed).max().unwrap_or(Requires::Nothing)
 }
 
@@ -253,7 +261,7 @@ fn requires(ask: &Ask, uses: &BTreeSet<String>) -> Requires {
 
 fn ask(kind: Kind, table: &Table<'_>, names: &mut Names<'_>) -> Option<Ask> {
     let item = table.get(kind.word())?;
-    let stdin = table.get("stdin").and_then(|item| names.template(&item));
+    let stdin = table.get("stdin").and_then(|item| stdin(&item, names));
     match kind {
         Kind::Run => {
             let command = names.some_template(&item);
@@ -278,6 +286,21 @@ fn ask(kind: Kind, table: &Table<'_>, names: &mut Names<'_>) -> Option<Ask> {
                 ));
             }
             Some(Ask::Measure { fact: fact.to_owned() })
+        }
+    }
+}
+
+/// A text, or the text of a file in the folder of the scenarios.
+fn stdin(item: &Item<'_>, names: &mut Names<'_>) -> Option<Template> {
+    let Some(table) = item.entries() else { return names.template(item) };
+    table.only(&["file"]);
+    let file = table.require("file", "`stdin`")?;
+    let path = names.surroundings.folder.join(file.some_text()?);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Some(names.template_of(&text, &file)),
+        Err(error) => {
+            file.mistake(format!("`{path}` cannot be read: {error}"));
+            None
         }
     }
 }

@@ -5,51 +5,71 @@ use std::fs;
 
 use camino::{Utf8DirEntry, Utf8Path};
 
+use super::accounts::{self, Accounts};
 use super::check;
 use super::document::{Document, nearest};
 use super::model::{Phase, Scenario};
 
-/// Reads all scenarios below `folder` (`<phase>/<name>.toml`), sorted by phase and name.
+/// The folder, beside those of the phases, for texts that several steps send to their commands.
+const LIBRARY: &str = "lib";
+
+/// What lies in the folder of the scenarios.
+#[derive(Debug)]
+pub struct Folder {
+    /// The scenarios (`<phase>/<name>.toml`), sorted by phase and name.
+    pub scenarios: Vec<Scenario>,
+    /// The accounts they use (`accounts.toml`).
+    pub accounts: Accounts,
+}
+
+/// Where a scenario file stands: what it may use that is not in it.
+pub struct Surroundings<'a> {
+    /// The folder of the scenarios, from which files that steps name are read.
+    pub folder: &'a Utf8Path,
+    /// The accounts of the run.
+    pub accounts: &'a Accounts,
+}
+
+/// Reads all scenarios below `folder`, and the accounts.
 ///
 /// # Errors
 /// Every mistake of every file and folder, not only the first.
-pub fn read(folder: &Utf8Path) -> Result<Vec<Scenario>, Mistakes> {
-    let mut found = Found::default();
+pub fn read(folder: &Utf8Path) -> Result<Folder, Mistakes> {
+    let (accounts, mistakes) = match Accounts::read(folder) {
+        Ok(accounts) => (accounts, Vec::new()),
+        Err(Mistakes(mistakes)) => (Accounts::default(), mistakes),
+    };
+    let surroundings = Surroundings { folder, accounts: &accounts };
+    let mut found = Found { surroundings, scenarios: Vec::new(), mistakes };
     for entry in found.entries(folder) {
         let path = folder.join(entry.file_name());
         match path.is_dir() {
+            true if entry.file_name() == LIBRARY => {}
             true => found.phase_folder(&path, entry.file_name()),
-            false if entry.file_name() == "README.md" => {}
+            false if ["README.md", accounts::FILE_NAME].contains(&entry.file_name()) => {}
             false => found.mistake(&path, "a scenario lies in the folder of its phase, not here"),
         }
     }
     if found.scenarios.is_empty() && found.mistakes.is_empty() {
         found.mistake(folder, "there is no scenario below this folder");
     }
-    found.finish()
-}
-
-/// Reads the one scenario called `name` (`phase::name`) and opens no other file.
-///
-/// # Errors
-/// Every mistake of its file, or that there is no such scenario.
-pub fn read_one(folder: &Utf8Path, name: &str) -> Result<Scenario, Mistakes> {
-    let mut found = Found::default();
-    match name.split_once("::").and_then(|(phase, short)| Some((Phase::from_word(phase)?, short))) {
-        Some((phase, short)) if is_name(short) => found.one_of(&folder.join(phase.word()), short, phase),
-        _ => found.mistake(folder, format!("`{name}` is not the name of a scenario, such as `health::postgresql`")),
-    }
-    found.finish().map(|mut scenarios| scenarios.remove(0))
+    let scenarios = found.finish()?;
+    Ok(Folder { scenarios, accounts })
 }
 
 /// Checks the text of one scenario file.
 ///
 /// # Errors
 /// Every mistake in it.
-pub fn read_text(file: &Utf8Path, phase: Phase, text: &str) -> Result<Scenario, Mistakes> {
+pub fn read_text(
+    file: &Utf8Path,
+    phase: Phase,
+    text: &str,
+    surroundings: &Surroundings<'_>,
+) -> Result<Scenario, Mistakes> {
     let document = Document::new(file, text);
     let scenario = match document.parse(text) {
-        Ok(root) => check::scenario(&document, root.get_ref(), phase),
+        Ok(root) => check::scenario(&document, root.get_ref(), phase, surroundings),
         Err(()) => None,
     };
     let mistakes = document.into_mistakes();
@@ -92,13 +112,13 @@ impl fmt::Display for Mistakes {
 impl std::error::Error for Mistakes {}
 
 /// What has been read so far.
-#[derive(Default)]
-struct Found {
+struct Found<'a> {
+    surroundings: Surroundings<'a>,
     scenarios: Vec<Scenario>,
     mistakes: Vec<Mistake>,
 }
 
-impl Found {
+impl Found<'_> {
     fn mistake(&mut self, file: &Utf8Path, message: impl Into<String>) {
         self.mistakes.push(Mistake { file: file.to_owned(), line: None, message: message.into() });
     }
@@ -145,17 +165,6 @@ impl Found {
         }
     }
 
-    fn one_of(&mut self, folder: &Utf8Path, name: &str, phase: Phase) {
-        let path = folder.join(name).with_extension("toml");
-        if path.exists() {
-            return self.read_file(&path, phase);
-        }
-        let entries = folder.read_dir_utf8().into_iter().flatten().flatten();
-        let names: Vec<_> = entries.filter_map(|entry| entry.path().file_stem().map(str::to_owned)).collect();
-        let near = nearest(name, names.iter().map(String::as_str));
-        self.mistake(&path, format!("there is no scenario `{}::{name}`{near}", phase.word()));
-    }
-
     fn read_file(&mut self, path: &Utf8Path, phase: Phase) {
         let name = path.file_stem().unwrap_or_default();
         if !is_name(name) {
@@ -166,7 +175,7 @@ impl Found {
             Err(error) => return self.mistake(path, format!("cannot be read: {error}")),
         };
         let read = match std::str::from_utf8(&bytes) {
-            Ok(text) => read_text(path, phase, text),
+            Ok(text) => read_text(path, phase, text, &self.surroundings),
             Err(error) => {
                 let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
                 let message = "is not UTF-8".to_owned();

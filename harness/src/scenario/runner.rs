@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
 
+use super::accounts::is_of_account;
 use super::evidence::Evidence;
 use super::expect::{Answer, Mismatch, Taken, capture, judge, secrets};
 use super::facts::Facts;
@@ -44,7 +45,7 @@ pub struct Context<'a> {
     pub facts: &'a Facts,
     /// Secrets.
     pub mask: &'a Mask,
-    /// Secrets the run made, by name.
+    /// Secrets the run made, by name: those of the scenarios, and those of the accounts.
     pub secrets: &'a Variables,
     /// Ends everything early.
     pub interrupt: &'a Interrupt,
@@ -110,9 +111,10 @@ pub fn relative(file: &Utf8Path, root: &Utf8Path) -> String {
 
 fn variables(scenario: &Scenario, context: &Context<'_>) -> Variables {
     let used = scenario.steps.iter().flat_map(|step| &step.uses);
-    let facts = used.filter_map(|name| Some((name.clone(), context.facts.get(name).ok()?)));
+    let facts = used.clone().filter_map(|name| Some((name.clone(), context.facts.get(name).ok()?)));
     let mut variables: Variables = facts.collect();
-    let own = scenario.secrets.iter().filter_map(|name| context.secrets.get_key_value(name));
+    let of_accounts = used.clone().filter(|name| is_of_account(name));
+    let own = scenario.secrets.iter().chain(of_accounts).filter_map(|name| context.secrets.get_key_value(name));
     variables.extend(own.map(|(name, value)| (name.clone(), value.clone())));
     variables
 }

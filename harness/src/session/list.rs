@@ -17,7 +17,7 @@ pub struct NothingChosen(String);
 /// If the settings or a scenario file are not as they must be.
 pub fn list(words: &[String]) -> anyhow::Result<()> {
     let settings = Settings::from_environment()?;
-    let scenarios = file::read(&settings.scenarios)?;
+    let scenarios = file::read(&settings.scenarios)?.scenarios;
     let chosen =
         scenarios.iter().filter(|scenario| words.is_empty() || words.iter().any(|word| scenario.name.contains(word)));
     let chosen: Vec<_> = chosen.collect();

@@ -16,13 +16,14 @@ use crate::error::chain;
 use crate::guest::{Exit, Guest, HostKey, Identity, PublicKey};
 use crate::image::{self, Image, Provider};
 use crate::interrupt::Interrupt;
+use crate::scenario::accounts;
 use crate::scenario::facts::Facts;
 use crate::scenario::http::Origin;
 use crate::scenario::runner::Target;
 use crate::settings::{AccelChoice, Settings};
 use crate::transcript::model::MachineRecord;
 use crate::vm::accel::{self, Accelerator, Kind, Requested};
-use crate::vm::credentials::{Login, credentials};
+use crate::vm::credentials::{Credential, Login, credentials};
 use crate::vm::{BootFailure, Life, Plan, Qemu, ReadyState, Vm};
 
 /// The longest a guest may take from the start of QEMU to its readiness event: the appliance's budget for all services.
@@ -40,6 +41,8 @@ pub struct Ground<'a> {
     pub qemu: &'a Qemu,
     /// What is booted.
     pub image: &'a Image,
+    /// The accounts the guest is to make, as a credential's content.
+    pub accounts: Option<Vec<u8>>,
     /// Where console, journal and logs go.
     pub folder: Utf8PathBuf,
     /// For everything that waits.
@@ -99,7 +102,7 @@ impl Failure {
 /// # Errors
 /// If there is no usable accelerator, QEMU does not start, the guest does not become ready, or cannot be entered.
 pub fn boot(ground: &Ground<'_>) -> Result<Booted, Box<Failure>> {
-    let Ground { settings, qemu, image, runtime, interrupt, facts, say, folder } = ground;
+    let Ground { settings, qemu, image, accounts, runtime, interrupt, facts, say, folder } = ground;
     let accelerator = accelerator(ground).map_err(|error| Failure::before_start(chain(&error)))?;
     let time_factor = if accelerator.kind == Kind::Tcg { TCG_TIME_FACTOR } else { 1 };
     say(&format!("accelerator: {} ({})", word(accelerator.kind), accelerator.reason));
@@ -113,6 +116,7 @@ pub fn boot(ground: &Ground<'_>) -> Result<Booted, Box<Failure>> {
         host_key_pem: &host_key.private_pem(),
         host_key_public: &host_key.public_line(),
     });
+    plan.credentials.extend(accounts.clone().map(|content| Credential::new(accounts::CREDENTIAL, content)));
     say(&format!("machine: booting with {} cores and {} MiB", plan.cores, plan.memory_mib));
     let vm = Vm::start(&plan, runtime).map_err(|error| Failure::before_start(chain(&error)))?;
     let mut record = record(&vm, qemu, &accelerator, time_factor);

@@ -14,7 +14,8 @@ use super::schedule::Schedule;
 use super::shared::{Preparation, Shared};
 use crate::interrupt::{Interrupt, tell};
 use crate::report;
-use crate::scenario::file;
+use crate::scenario::accounts::Accounts;
+use crate::scenario::file::{self, Folder};
 use crate::scenario::model::{Requires, Scenario};
 use crate::settings::Settings;
 use crate::transcript::model::{Outcome, OverallStatus, ScenarioRecord, Transcript};
@@ -49,8 +50,8 @@ pub fn main(mut arguments: RunArguments) -> Ended {
         Ok(settings) => settings,
         Err(errors) => return complain(&errors.to_string(), Ended::WrongUsage),
     };
-    let scenarios = match file::read(&settings.scenarios) {
-        Ok(scenarios) => scenarios,
+    let Folder { scenarios, accounts } = match file::read(&settings.scenarios) {
+        Ok(folder) => folder,
         Err(mistakes) => return complain(&mistakes.to_string(), Ended::CouldNotRun),
     };
     let (chosen, left): (Vec<_>, Vec<_>) = scenarios.into_iter().partition(|scenario| arguments.chooses(scenario));
@@ -71,7 +72,7 @@ pub fn main(mut arguments: RunArguments) -> Ended {
         let _ = libtest_mimic::run(&arguments.libtest, listed);
         return Ended::Passed;
     }
-    match run(settings, chosen, left.collect(), filters, &arguments) {
+    match run(settings, accounts, chosen, left.collect(), filters, &arguments) {
         Ok(ended) => ended,
         Err(error) => complain(&format!("{error:#}"), Ended::CouldNotRun),
     }
@@ -84,6 +85,7 @@ fn complain(text: &str, ended: Ended) -> Ended {
 
 fn run(
     settings: Settings,
+    accounts: Accounts,
     chosen: Vec<Scenario>,
     left: Vec<Trial>,
     filters: Vec<String>,
@@ -94,7 +96,8 @@ fn run(
     watch_signals(runtime.handle(), Arc::clone(&interrupt))?;
     let needed = chosen.iter().map(Scenario::requires).max().unwrap_or(Requires::Nothing);
     let preparation = Preparation::check(settings, needed)?;
-    let shared = Arc::new(Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &chosen));
+    let shared =
+        Arc::new(Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &chosen, accounts));
     runtime.spawn(watch_deadline(Arc::clone(&shared)));
     let schedule = Arc::new(Schedule::new(chosen.iter().map(|scenario| scenario.phase)));
     let trials = chosen.into_iter().map(|scenario| trial(scenario, &shared, &schedule)).chain(left).collect();

@@ -14,6 +14,7 @@ use super::{about, profile};
 use crate::hex;
 use crate::image::{self, Image, Sources};
 use crate::interrupt::{Interrupt, tell};
+use crate::scenario::accounts::Accounts;
 use crate::scenario::facts::Facts;
 use crate::scenario::mask::Mask;
 use crate::scenario::model::{Phase, Requires, Scenario, Variables};
@@ -73,6 +74,7 @@ pub struct Shared {
     facts: Facts,
     mask: Mask,
     secrets: Variables,
+    accounts: Accounts,
     image: OnceLock<Result<Provided, String>>,
     machine: OnceLock<Result<Booted, Box<machine::Failure>>>,
     building: Mutex<Building>,
@@ -103,6 +105,7 @@ impl Shared {
         runtime: tokio::runtime::Handle,
         interrupt: Arc<Interrupt>,
         chosen: &[Scenario],
+        accounts: Accounts,
     ) -> Self {
         let facts = Facts::default();
         let mask = Mask::default();
@@ -113,7 +116,8 @@ impl Shared {
         facts.set("settings.safe_mode", u8::from(settings.safe_mode));
         facts.set_live("harness.rss_mib", about::peak_rss_mib);
         let names = chosen.iter().flat_map(|scenario| &scenario.secrets);
-        let secrets: Variables = names.map(|name| (name.clone(), random_secret())).collect();
+        let mut secrets: Variables = names.map(|name| (name.clone(), random_secret())).collect();
+        secrets.extend(accounts.secrets(random_secret));
         secrets.values().for_each(|secret| mask.add(secret));
         Self {
             preparation,
@@ -122,6 +126,7 @@ impl Shared {
             facts,
             mask,
             secrets,
+            accounts,
             image: OnceLock::new(),
             machine: OnceLock::new(),
             building: Mutex::default(),
@@ -259,6 +264,7 @@ impl Shared {
             settings: &self.preparation.settings,
             qemu,
             image: &provided.image,
+            accounts: self.accounts.credential(&self.secrets),
             folder: self.preparation.place.folder.join("machine"),
             runtime: &self.runtime,
             interrupt: &self.interrupt,

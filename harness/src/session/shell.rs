@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use super::run::watch_signals;
 use super::shared::{Preparation, Shared};
 use crate::interrupt::Interrupt;
+use crate::scenario::accounts::Accounts;
 use crate::scenario::model::Requires;
 use crate::settings::Settings;
 
@@ -18,8 +19,10 @@ pub fn shell() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let interrupt = Arc::new(Interrupt::default());
     watch_signals(runtime.handle(), Arc::clone(&interrupt))?;
-    let preparation = Preparation::check(Settings::from_environment()?, Requires::Machine)?;
-    let shared = Shared::new(preparation, runtime.handle().clone(), interrupt, &[]);
+    let settings = Settings::from_environment()?;
+    let accounts = Accounts::read(&settings.scenarios)?;
+    let preparation = Preparation::check(settings, Requires::Machine)?;
+    let shared = Shared::new(preparation, runtime.handle().clone(), interrupt, &[], accounts);
     let booted = shared.machine().map_err(|failure| anyhow::anyhow!(failure.short()))?;
     let status = booted.way_in().and_then(|mut way| way.ssh.status()).context("could not run ssh");
     booted.end();

@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::scenario::document::{Document, Item, Table, nearest};
+use crate::scenario::file::Surroundings;
 use crate::scenario::model::{BUILT_INS, Piece, Template, pieces};
 
 /// The variables of a scenario, as far as its steps have been read.
 pub(super) struct Names<'a> {
     document: &'a Document,
+    /// What the file may use that is not in it.
+    pub(super) surroundings: &'a Surroundings<'a>,
     /// Secrets and the captures of earlier steps.
     known: BTreeMap<String, Variable>,
     /// Every capture of the file and its line, for better messages.
@@ -26,7 +29,7 @@ struct Variable {
 }
 
 impl<'a> Names<'a> {
-    pub(super) fn new(document: &'a Document, steps: &[Table<'_>]) -> Self {
+    pub(super) fn new(document: &'a Document, steps: &[Table<'_>], surroundings: &'a Surroundings<'a>) -> Self {
         let mut captured = BTreeMap::new();
         for step in steps {
             let http = step.get("http").and_then(|item| item.entries());
@@ -35,7 +38,7 @@ impl<'a> Names<'a> {
                 captured.insert(item.key.to_owned(), item.line);
             }
         }
-        Self { document, known: BTreeMap::new(), captured, uses: BTreeSet::new() }
+        Self { document, surroundings, known: BTreeMap::new(), captured, uses: BTreeSet::new() }
     }
 
     pub(super) fn secrets(&mut self, item: &Item<'_>) -> Vec<String> {
@@ -66,14 +69,18 @@ impl<'a> Names<'a> {
     }
 
     pub(super) fn template(&mut self, item: &Item<'_>) -> Option<Template> {
-        let text = item.text()?;
+        Some(self.template_of(item.text()?, item))
+    }
+
+    /// The same of a text that stands elsewhere; its mistakes are those of `item`.
+    pub(super) fn template_of(&mut self, text: &str, item: &Item<'_>) -> Template {
         for piece in pieces(text) {
             match piece {
                 Piece::Name(name) => self.use_name(name, item),
                 Piece::Text(text) => self.look_for_unclosed(text, item),
             }
         }
-        Some(Template(text.to_owned()))
+        Template(text.to_owned())
     }
 
     pub(super) fn some_template(&mut self, item: &Item<'_>) -> Option<Template> {
@@ -84,8 +91,10 @@ impl<'a> Names<'a> {
     fn use_name(&mut self, name: &str, item: &Item<'_>) {
         if let Some(variable) = self.known.get_mut(name) {
             variable.used = true;
-        } else if !BUILT_INS.iter().any(|(known, ..)| *known == name) {
+        } else if !self.is_of_the_run(name) {
+            let accounts: Vec<_> = self.surroundings.accounts.variables().collect();
             let words = BUILT_INS.iter().map(|(known, ..)| *known).chain(self.known.keys().map(String::as_str));
+            let words = words.chain(accounts.iter().map(String::as_str));
             item.mistake(match self.captured.get(name) {
                 Some(line) => format!("`{{{{{name}}}}}` is not known yet: it is captured in line {line}"),
                 None => format!("unknown variable `{{{{{name}}}}}`{}", nearest(name, words)),
@@ -94,11 +103,16 @@ impl<'a> Names<'a> {
         self.uses.insert(name.to_owned());
     }
 
+    fn is_of_the_run(&self, name: &str) -> bool {
+        BUILT_INS.iter().any(|(known, ..)| *known == name)
+            || self.surroundings.accounts.variables().any(|known| known == name)
+    }
+
     fn look_for_unclosed(&self, text: &str, item: &Item<'_>) {
         for after in text.split("{{").skip(1) {
             let end = after.find(|c: char| !matches!(c, 'a'..='z' | '0'..='9' | '_' | '.')).unwrap_or(after.len());
             let name = &after[..end];
-            if self.known.contains_key(name) || BUILT_INS.iter().any(|(known, ..)| *known == name) {
+            if self.known.contains_key(name) || self.is_of_the_run(name) {
                 item.mistake(format!("`{{{{{name}` is not closed by `}}}}`"));
             }
         }

@@ -3,6 +3,7 @@
 use super::captures::CAPTURE_KEYS;
 use super::expectations::TEST_KEYS;
 use super::*;
+use crate::scenario::accounts::Accounts;
 use crate::scenario::file::read_text;
 
 /// The example of the design, as it stands there.
@@ -37,7 +38,9 @@ capture.authorize = { header = "location" }
 "#;
 
 fn read(text: &str) -> Result<Scenario, String> {
-    let read = read_text("x.toml".into(), Phase::Health, text);
+    let accounts = Accounts::default();
+    let surroundings = Surroundings { folder: "scenarios".into(), accounts: &accounts };
+    let read = read_text("x.toml".into(), Phase::Health, text, &surroundings);
     read.map_err(|mistakes| mistakes.to_string().replace("x.toml:", ""))
 }
 

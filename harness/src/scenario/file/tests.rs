@@ -24,9 +24,9 @@ fn folder(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Utf8PathBuf) {
     (temporary, folder)
 }
 
-fn names(read: Result<Vec<Scenario>, Mistakes>, folder: &Utf8Path) -> String {
+fn names(read: Result<Folder, Mistakes>, folder: &Utf8Path) -> String {
     match read {
-        Ok(scenarios) => scenarios.iter().map(|scenario| scenario.name.as_str()).collect::<Vec<_>>().join(" "),
+        Ok(folder) => folder.scenarios.iter().map(|scenario| scenario.name.as_str()).collect::<Vec<_>>().join(" "),
         Err(mistakes) => mistakes.to_string().replace(folder.as_str(), "scenarios"),
     }
 }
@@ -61,6 +61,26 @@ fn folders() {
 }
 
 #[test]
+fn texts_of_the_library_and_accounts_are_used() {
+    let uses: &[u8] = b"summary = 's'\n[[step]]\nname = 'a'\nrun = 'cat'\nstdin = { file = 'lib/say.py' }\n";
+    let accounts: &[u8] = b"group = 'rave'\n[[account]]\nusername = 'dana'\nname = 'Dana'\n";
+    let script: &[u8] = b"print('{{account.dana.token}}')";
+    let files = &[("oidc/a.toml", uses), ("accounts.toml", accounts), ("lib/say.py", script)];
+    check(files, "oidc::a");
+    let (_temporary, folder) = folder(files);
+    let step = &read(&folder).unwrap().scenarios[0].steps[0];
+    assert!(step.uses.contains("account.dana.token"));
+    check(
+        &[("oidc/a.toml", uses)],
+        "scenarios/oidc/a.toml:5: `scenarios/lib/say.py` cannot be read: No such file or directory (os error 2)",
+    );
+    check(
+        &[("oidc/a.toml", uses), ("accounts.toml", accounts), ("lib/say.py", b"{{account.dan.token}}")],
+        "scenarios/oidc/a.toml:5: unknown variable `{{account.dan.token}}`, did you mean `account.dana.token`?",
+    );
+}
+
+#[test]
 fn the_mistakes_of_all_files_are_reported() {
     let files: &[(&str, &[u8])] =
         &[("boot/b.toml", b"x"), ("boot/a.toml", b"step = []"), ("health/c.toml", RIGHT), ("x.toml", RIGHT)];
@@ -86,24 +106,6 @@ fn what_cannot_be_read_is_a_mistake() {
     assert_eq!(names(read(&nowhere), &nowhere), "scenarios: cannot be read: No such file or directory (os error 2)");
 }
 
-#[test]
-fn reads_one_and_no_other() {
-    let (_temporary, folder) =
-        folder(&[("boot/a.toml", RIGHT), ("boot/broken.toml", b"x"), ("health/postgresql.toml", RIGHT)]);
-    let one = |name: &str| names(read_one(&folder, name).map(|scenario| vec![scenario]), &folder);
-    assert_eq!(one("boot::a"), "boot::a");
-    assert_eq!(
-        one("health::postgres"),
-        "scenarios/health/postgres.toml: there is no scenario `health::postgres`, did you mean `postgresql`?"
-    );
-    for wrong in ["boot", "boot::", "bot::a", "boot::../boot/a", "boot::a.b"] {
-        assert_eq!(
-            one(wrong),
-            format!("scenarios: `{wrong}` is not the name of a scenario, such as `health::postgresql`")
-        );
-    }
-}
-
 /// A hundred files are read in a time nobody notices. The limit is generous, for busy machines.
 #[test]
 fn is_quick() {
@@ -114,7 +116,7 @@ fn is_quick() {
     let files: Vec<_> = paths.iter().map(|path| (path.as_str(), &file[..])).collect();
     let (_temporary, folder) = folder(&files);
     let started = Instant::now();
-    assert_eq!(read(&folder).unwrap().len(), 100);
+    assert_eq!(read(&folder).unwrap().scenarios.len(), 100);
     let took = started.elapsed();
     println!("{took:?}");
     assert!(took < Duration::from_secs(1), "{took:?}");
