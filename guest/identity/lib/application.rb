@@ -26,13 +26,17 @@ module Identity
   # What is wrong with the database, or nothing.
   def self.ask_database
     Application.executor.wrap { ActiveRecord::Base.connection.select_value("SELECT 1 FROM users LIMIT 1") && nil }
-  rescue ActiveRecord::ActiveRecordError => error
+  rescue ActiveRecord::ActiveRecordError, PG::Error => error
     first_line(error)
   end
 
+  # Rails wraps some of the driver's errors and lets others through.
   def self.connection_lost?(error)
-    error.is_a?(ActiveRecord::ConnectionNotEstablished) || error.cause.is_a?(PG::ConnectionBad) || error.cause.is_a?(PG::UnableToSend) ||
-      error.cause.is_a?(PG::AdminShutdown) || error.cause.is_a?(PG::CrashShutdown) || error.cause.is_a?(PG::CannotConnectNow)
+    [error, error.cause].any? do |one|
+      case one
+      when ActiveRecord::ConnectionNotEstablished, PG::ConnectionBad, PG::UnableToSend, PG::AdminShutdown, PG::CrashShutdown, PG::CannotConnectNow then true
+      end
+    end
   end
 
   def self.first_line(error)

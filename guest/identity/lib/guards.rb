@@ -145,7 +145,7 @@ module Guards
 
     def call(env)
       @app.call(env)
-    rescue ActiveRecord::ConnectionNotEstablished, ActiveRecord::StatementInvalid => error
+    rescue ActiveRecord::ActiveRecordError, PG::Error => error
       raise unless Identity.connection_lost?(error)
 
       Identity.log("database: #{Identity.first_line(error)}")

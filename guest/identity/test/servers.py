@@ -82,7 +82,8 @@ class Postgres:
         self._run("pg_ctl", "--pgdata", self.data, "--silent", "--wait", "--log", self.folder.path / "pg.log", "--options", options, "start")
 
     def stop(self, mode="fast"):
-        self._run("pg_ctl", "--pgdata", self.data, "--silent", "--wait", "--mode", mode, "stop")
+        if (self.data / "postmaster.pid").exists():
+            self._run("pg_ctl", "--pgdata", self.data, "--silent", "--wait", "--mode", mode, "stop")
 
     def file(self, path):
         self._psql("--file", "-", stdin=path.read_text())
