@@ -13,15 +13,20 @@ raise_exception_on_sigterm false
 # An error outside of the application, such as a request that is not HTTP: no stack for the client.
 lowlevel_error_handler { |_error| [500, { "content-type" => "text/plain" }, ["Internal error\n"]] }
 
-# Of two threads that write to puma's own pipe and close it, the one that closes can wait for ever (puma's issue 3677), and the program
-# never stops. A write past Ruby's buffer, as later versions of puma do it, cannot get into its way.
+# If one thread closes puma's own pipe while another is still in its write to it, Ruby 3.3 may let the first wait for ever, and the program
+# never stops (puma's issue 3677). So whoever is told to stop goes on only when the telling is done.
 require "puma/server"
 Puma::Server.prepend(Module.new do
   private
 
   def notify_safely(message)
-    @notify.syswrite(message)
-  rescue IOError, NoMethodError, Errno::EPIPE, Errno::EBADF
-    # It is stopping already.
+    @notifying = true
+    super
+  ensure
+    @notifying = false
+  end
+
+  def handle_check
+    super.tap { sleep 0.01 while @notifying }
   end
 end)
