@@ -12,6 +12,7 @@ use crate::backend::DISK;
 use crate::machine::TAP;
 use crate::settings::Settings;
 use crate::unit;
+use crate::world::GIT;
 
 /// Everything that belongs to sandboxes.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -118,8 +119,8 @@ fn namespace(process: &Path) -> Option<String> {
 }
 
 fn folders(state: &Path) -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> =
-        fs::read_dir(state).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()).collect();
+    let entries = fs::read_dir(state).into_iter().flatten().filter_map(Result::ok);
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| !path.ends_with(GIT)).collect();
     folders.sort();
     folders
 }

@@ -1,18 +1,20 @@
-//! A merge request's commit, from the forge's bare repository on this machine. Nothing is written there, and nothing of what stands there is
-//! run: git gets a clean environment, no settings but the repository's own, and no work tree.
+//! A merge request's commit, from the forge's bare repository on this machine. Only its objects are read: git works in a repository of our own,
+//! with no settings and a clean environment, so nothing is written to the forge's, and nothing that is set there is run.
 
-use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The tree with nothing in it, which every git knows.
-const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
+/// Wins over the attributes in a commit, which would leave files out of an archive, or rewrite them.
+const ATTRIBUTES: &str = "* -export-ignore -export-subst\n";
 
 /// A bare repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repository {
-    folder: PathBuf,
+    project: String,
+    objects: PathBuf,
+    own: PathBuf,
 }
 
 /// Why there is no checkout of a commit.
@@ -46,40 +48,40 @@ pub enum RepositoryError {
         message: String,
     },
     /// The system failed.
-    #[error("could not get commit {sha}")]
+    #[error("could not read the repository of `{project}`")]
     System {
-        /// The commit.
-        sha: String,
+        /// The project.
+        project: String,
         /// What the system said.
         source: io::Error,
     },
 }
 
 impl Repository {
-    /// The repository of a project whose path was checked.
+    /// The repository of a project whose path was checked. `own` is a folder of ours for git to work in.
     ///
     /// # Errors
     /// If there is none.
-    pub fn of(repositories: &Path, project: &str) -> Result<Self, RepositoryError> {
-        let folder = repositories.join(format!("{project}.git"));
-        if folder.join("HEAD").is_file() {
-            Ok(Self { folder })
-        } else {
-            Err(RepositoryError::NoRepository(project.to_owned()))
+    pub fn of(repositories: &Path, project: &str, own: &Path) -> Result<Self, RepositoryError> {
+        let objects = repositories.join(format!("{project}.git/objects"));
+        if !objects.is_dir() {
+            return Err(RepositoryError::NoRepository(project.to_owned()));
         }
+        let repository = Self { project: project.to_owned(), objects, own: own.to_owned() };
+        repository.make_own().map_err(|source| repository.system(source))?;
+        Ok(repository)
     }
 
     /// Looks for a commit.
     ///
     /// # Errors
     /// If there is none with that name.
-    pub fn has(&self, project: &str, sha: &str) -> Result<(), RepositoryError> {
-        let output = self.git(&["cat-file", "-t", sha]).output();
-        let output = output.map_err(|source| RepositoryError::System { sha: sha.to_owned(), source })?;
+    pub fn has(&self, sha: &str) -> Result<(), RepositoryError> {
+        let output = self.git(&["cat-file", "-t", sha]).output().map_err(|source| self.system(source))?;
         if output.status.success() && output.stdout == b"commit\n" {
             Ok(())
         } else {
-            Err(RepositoryError::NoCommit { project: project.to_owned(), sha: sha.to_owned() })
+            Err(RepositoryError::NoCommit { project: self.project.clone(), sha: sha.to_owned() })
         }
     }
 
@@ -88,18 +90,13 @@ impl Repository {
     /// # Errors
     /// If git fails or the archive becomes too large.
     pub fn archive(&self, sha: &str, limit: u64, into: &Path) -> Result<(), RepositoryError> {
-        let system = |source| RepositoryError::System { sha: sha.to_owned(), source };
-        let mut git = self
-            .git(&["archive", "--format=tar", sha])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(system)?;
+        let system = |source| self.system(source);
+        let mut git = self.git(&["archive", "--format=tar", sha]);
+        let mut git = git.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(system)?;
         let mut written = 0;
         if let Some(output) = git.stdout.take() {
             let mut file = File::create(into).map_err(system)?;
             written = io::copy(&mut output.take(limit + 1), &mut file).map_err(system)?;
-            file.flush().map_err(system)?;
             // The pipe is closed here, which ends a git that has more to say.
         }
         let output = git.wait_with_output().map_err(system)?;
@@ -113,32 +110,38 @@ impl Repository {
         }
     }
 
+    /// The least that git takes for a repository.
+    fn make_own(&self) -> io::Result<()> {
+        for folder in ["objects", "refs", "info"] {
+            fs::create_dir_all(self.own.join(folder))?;
+        }
+        fs::write(self.own.join("HEAD"), "ref: refs/heads/none\n")?;
+        fs::write(self.own.join("info/attributes"), ATTRIBUTES)
+    }
+
     fn git(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("git");
-        command.env_clear().envs([
-            ("PATH", "/usr/bin:/bin"),
-            ("LANG", "C.UTF-8"),
-            ("HOME", "/nonexistent"),
-            ("GIT_CONFIG_NOSYSTEM", "1"),
-            ("GIT_CONFIG_GLOBAL", "/dev/null"),
-            ("GIT_NO_REPLACE_OBJECTS", "1"),
-            ("GIT_NO_LAZY_FETCH", "1"),
-            ("GIT_OPTIONAL_LOCKS", "0"),
-            ("GIT_TERMINAL_PROMPT", "0"),
-            // A commit's own attributes would leave files out of an archive, or rewrite them.
-            ("GIT_ATTR_SOURCE", EMPTY_TREE),
-        ]);
-        command.arg("--git-dir").arg(&self.folder).args(arguments).stdin(Stdio::null());
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8").env("HOME", "/nonexistent");
+        command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
+        command.env("GIT_DIR", &self.own).env("GIT_OBJECT_DIRECTORY", &self.objects);
+        command.args(arguments).stdin(Stdio::null());
         command
+    }
+
+    fn system(&self, source: io::Error) -> RepositoryError {
+        RepositoryError::System { project: self.project.clone(), source }
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
 
+    /// The tree with nothing in it, which every git knows.
+    const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
+
     /// A bare repository `rave/hello` with one commit; returns the commit.
-    pub(crate) fn hello(repositories: &Path) -> String {
+    fn hello(repositories: &Path) -> String {
         let work = tempfile::tempdir().unwrap();
         let long = "long-".repeat(30);
         let script = format!(
@@ -159,8 +162,8 @@ pub(crate) mod tests {
     fn a_commit_is_written_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let sha = hello(folder.path());
-        let repository = Repository::of(folder.path(), "rave/hello").unwrap();
-        repository.has("rave/hello", &sha).unwrap();
+        let repository = Repository::of(folder.path(), "rave/hello", &folder.path().join("own")).unwrap();
+        repository.has(&sha).unwrap();
         let archive = folder.path().join("a.tar");
         repository.archive(&sha, 1 << 20, &archive).unwrap();
         let out = folder.path().join("out");
@@ -177,10 +180,10 @@ pub(crate) mod tests {
     fn what_is_not_there_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let sha = hello(folder.path());
-        let error = Repository::of(folder.path(), "rave/other").unwrap_err();
+        let error = Repository::of(folder.path(), "rave/other", &folder.path().join("own")).unwrap_err();
         assert_eq!(error.to_string(), "there is no repository of `rave/other`");
-        let repository = Repository::of(folder.path(), "rave/hello").unwrap();
-        let error = repository.has("rave/hello", EMPTY_TREE).unwrap_err();
+        let repository = Repository::of(folder.path(), "rave/hello", &folder.path().join("own")).unwrap();
+        let error = repository.has(EMPTY_TREE).unwrap_err();
         assert_eq!(error.to_string(), format!("`rave/hello` has no commit {EMPTY_TREE}"));
         let error = repository.archive(&sha, 1000, &folder.path().join("a.tar")).unwrap_err();
         assert_eq!(error.to_string(), format!("commit {sha} has more than 1000 bytes"));

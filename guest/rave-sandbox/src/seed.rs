@@ -45,7 +45,7 @@ pub fn make(settings: &Settings, id: &Id, request: &Request, folder: &Path) -> R
     fs::write(seed.join("project"), format!("{}\n", request.project))?;
     fs::write(seed.join("merge_request"), format!("{}\n", request.mr))?;
     fs::write(seed.join("authorized_keys"), request.authorized_keys.join("\n") + "\n")?;
-    let repository = Repository::of(&settings.repositories, &request.project)?;
+    let repository = Repository::of(&settings.repositories, &request.project, &folder.join("git"))?;
     repository.archive(&request.sha, settings.limits.checkout_max_bytes, &seed.join("checkout.tar"))?;
     let host_key = host_key(&seed.join("host_key"))?;
     for path in [&tree, &seed] {
@@ -59,6 +59,7 @@ pub fn make(settings: &Settings, id: &Id, request: &Request, folder: &Path) -> R
     }
     disk(settings.limits.disk_mib, &tree, &folder.join(DISK))?;
     fs::remove_dir_all(&tree)?;
+    fs::remove_dir_all(folder.join("git"))?;
     Ok(host_key)
 }
 

@@ -20,6 +20,8 @@ use crate::{seed, unit};
 
 /// How long a banner may take once a connection stands.
 const BANNER_WITHIN: Duration = Duration::from_secs(3);
+/// Where git works when a commit is looked for; it belongs to no sandbox.
+pub const GIT: &str = "git";
 const RECORD: &str = "sandbox.json";
 /// What systemd called the end of a sandbox's unit.
 const RESULT: &str = "result";
@@ -104,10 +106,9 @@ impl System {
 
 impl World for System {
     fn check(&self, request: &Request) -> Result<(), String> {
-        let repository = Repository::of(&self.settings.repositories, &request.project);
-        repository
-            .and_then(|repository| repository.has(&request.project, &request.sha))
-            .map_err(|error| error.to_string())
+        let own = self.settings.state.join(GIT);
+        let repository = Repository::of(&self.settings.repositories, &request.project, &own);
+        repository.and_then(|repository| repository.has(&request.sha)).map_err(|error| chain(&error))
     }
 
     fn prepare(&self, sandbox: &Sandbox, request: &Request) -> Result<String, String> {
