@@ -25,12 +25,13 @@ test: ## Test the harness itself: format, lints, unit tests, real machines
 	@$(IN) harness/setup.sh --test
 	@$(MAKE) --no-print-directory check
 	$(IN) $(CARGO) test --locked --workspace
+	$(IN) guest/identity/test/run
 	$(IN) $(CARGO) test --locked --test machine
 
 check: ## Format, lints and shell scripts only
 	$(IN) $(CARGO) fmt --all --check
 	$(IN) $(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	@$(IN) shellcheck --external-sources $$(git grep --untracked -lE '^#!.*[ /](ba)?sh( |$$)' -- . ':!*.md')
+	@$(IN) shellcheck --external-sources $$(git grep --untracked -lE '^#(!.*[ /](ba)?sh( |$$)| shellcheck shell=)' -- . ':!*.md')
 
 image: ## Provide the image; print its path, digests and size
 	@$(IN) harness/setup.sh

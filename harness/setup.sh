@@ -8,8 +8,9 @@
 # Knows Debian and its relatives (apt), as root or through sudo. In the flake's dev shell all is there already.
 set -eu
 
-# Debian keeps mke2fs and sshd where an ordinary user does not look.
+# Debian keeps mke2fs, sshd and PostgreSQL's server where an ordinary user does not look.
 PATH=$PATH:/usr/sbin:/sbin
+for folder in /usr/lib/postgresql/*/bin; do PATH=$PATH:$folder; done
 export LC_ALL=C
 
 main() {
@@ -36,7 +37,7 @@ $(test_needs)" ;;
 }
 
 # What proves that a thing is there, and the Debian package that brings it. A proof is a command, or
-# `python:MODULE`, or `pkg-config:LIBRARY`.
+# `python:MODULE`, `ruby:GEM`, or `pkg-config:LIBRARY`.
 needs() {
     cat <<'TABLE'
 qemu-system-x86_64  qemu-system-x86
@@ -68,6 +69,13 @@ test_needs() {
 sshd                openssh-server
 shellcheck          shellcheck
 nix                 nix-bin
+initdb              postgresql
+puma                puma
+ruby:doorkeeper-openid_connect  ruby-doorkeeper-openid-connect
+ruby:actionpack     ruby-actionpack
+ruby:activerecord   ruby-activerecord
+ruby:pg             ruby-pg
+ruby:bcrypt         ruby-bcrypt
 TABLE
 }
 
@@ -80,6 +88,7 @@ missing_of() {
 there() {
     case $1 in
     python:*) python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)' "${1#*:}" ;;
+    ruby:*) ruby -e 'Gem::Specification.find_by_name(ARGV[0])' "${1#*:}" ;;
     pkg-config:*) pkg-config --exists "${1#*:}" ;;
     *) command -v "$1" ;;
     esac >/dev/null 2>&1
@@ -167,11 +176,14 @@ package_lists() {
     apt-get indextargets --format "\$($2)" 'Created-By: Packages' "Codename: $1" | head -n 1
 }
 
-# The tests start an sshd of their own; installing the package must not give the machine one. dpkg asks
+# The tests start an sshd and a PostgreSQL of their own; installing the packages must not give the machine one. dpkg asks
 # policy-rc.d before it starts anything.
 keep_services_stopped() {
-    case " $packages " in *" openssh-server "*) ;; *) return 0 ;; esac
-    say "openssh-server is for the tests only: the system's ssh service stays off"
+    services=
+    case " $packages " in *" openssh-server "*) services="ssh.service" ;; esac
+    case " $packages " in *" postgresql "*) services="$services postgresql.service" ;; esac
+    [ -n "$services" ] || return 0
+    say "for the tests only, and off on this machine: ${services# }"
     [ -z "$dry_run" ] || return 0
     policy=/usr/sbin/policy-rc.d
     trap 'end_of_install' EXIT
@@ -186,7 +198,7 @@ keep_services_stopped() {
 end_of_install() {
     [ -z "${own_policy:-}" ] || $as_root rm -f "$policy"
     if command -v systemctl >/dev/null; then
-        $as_root systemctl --quiet disable ssh.service 2>/dev/null || :
+        for service in $services; do $as_root systemctl --quiet disable "$service" 2>/dev/null || :; done
     fi
 }
 

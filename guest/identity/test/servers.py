@@ -68,10 +68,12 @@ class Postgres:
     def __init__(self, folder):
         self.folder = folder
         self.data = folder.path / "pg"
-        binaries = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: int(path.split("/")[4]))
-        if not binaries:
-            raise SystemExit("test: no PostgreSQL below /usr/lib/postgresql; install the package postgresql")
-        self.binaries = pathlib.Path(binaries[-1])
+        # Debian keeps the server's programs off the path.
+        found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), key=lambda path: int(path.split("/")[4]))
+        program = found[-1] if found else shutil.which("initdb")
+        if not program:
+            raise SystemExit("test: no PostgreSQL server on this machine; install the package postgresql")
+        self.binaries = pathlib.Path(program).parent
         self._run("initdb", "--pgdata", self.data, "--username", "gitlab", "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync")
         self.start()
         self._run("createdb", "--host", folder.path, "--username", "gitlab", "gitlab")
