@@ -294,7 +294,8 @@ mod tests {
         until_free(&place);
         verify(&place.log(), &place.key, |_| {}).unwrap();
         let missing = owned(&[&lines[..1], &lines[2..]].concat());
-        assert_eq!(broken_by(missing), "log:2: is no record");
+        let gap = "log:3: is number 3 and does not follow number 1: lines are missing, or in another order";
+        assert_eq!(broken_by(missing), gap);
         let twice = owned(&[&lines[..2], &lines[1..]].concat());
         assert_eq!(
             broken_by(twice),
