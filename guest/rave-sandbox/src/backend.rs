@@ -169,6 +169,9 @@ impl Drop for Reaped {
 
 fn user_mode_linux(files: &Files, memory: u64, disk: &str) -> Vec<String> {
     [
+        // What the loader would leave free between program and heap becomes memory of the machine that nobody can use, up to a gigabyte.
+        "setarch".into(),
+        "--addr-no-randomize".into(),
         files.uml.display().to_string(),
         format!("mem={memory}M"),
         format!("ubd0r={}", files.root.display()),
@@ -276,7 +279,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_command_line_of_user_mode_linux() {
-        let expected = "/usr/bin/linux.uml mem=4032M ubd0r=/usr/lib/rave-sandbox/root.ext4 ubd1=/run/sandbox/disk.img root=/dev/ubda rootfstype=ext4 \
+        let expected = "setarch --addr-no-randomize /usr/bin/linux.uml mem=4032M ubd0r=/usr/lib/rave-sandbox/root.ext4 ubd1=/run/sandbox/disk.img root=/dev/ubda rootfstype=ext4 \
              ro init=/init sandbox.disk=/dev/ubdb panic=-1 uml_dir=/dev/shm/ umid=machine con=null con0=null,fd:1 \
              vec0:transport=tap,ifname=sandbox,depth=128";
         assert_eq!(user_mode().command_line(&settings(), Path::new(crate::machine::HOME)).join(" "), expected);

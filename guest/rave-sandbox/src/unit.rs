@@ -224,6 +224,8 @@ pub(crate) mod tests {
             "--ssh=127.0.0.1:2200",
             "--web=127.0.0.1:3100",
             "--",
+            "setarch",
+            "--addr-no-randomize",
             "/usr/bin/linux.uml",
         ];
         assert_eq!(&words[..expected.len()], expected);
