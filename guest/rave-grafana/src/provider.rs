@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use openidconnect::core::{CoreClient, CoreGenderClaim, CoreProviderMetadata, CoreResponseType};
 use openidconnect::{
     AsyncHttpClient, AuthenticationFlow, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointMaybeSet,
@@ -49,7 +49,7 @@ impl Provider {
             client_id: settings.client_id.clone(),
             client_secret: ClientSecret::new(settings.client_secret.expose().to_owned()),
             redirect: settings.redirect.clone(),
-            http: Http::new(&settings.ca).context("`ca` holds no certificate in PEM")?,
+            http: Http::new(certificates(&settings.ca)?)?,
             found: Mutex::new(None),
         })
     }
@@ -124,15 +124,22 @@ fn text(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
+fn certificates(pem: &[u8]) -> anyhow::Result<Vec<reqwest::Certificate>> {
+    let what = "the file that `ca` names holds no certificate in PEM";
+    let found = reqwest::Certificate::from_pem_bundle(pem).context(what)?;
+    ensure!(!found.is_empty(), what);
+    Ok(found)
+}
+
 /// How the crate asks: with our certificate authority and no other, following no redirect.
 struct Http(reqwest::Client);
 
 impl Http {
-    fn new(ca: &[u8]) -> Result<Self, reqwest::Error> {
+    fn new(authorities: Vec<reqwest::Certificate>) -> Result<Self, reqwest::Error> {
         // Fails only if one is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         reqwest::Client::builder()
-            .tls_certs_only(reqwest::Certificate::from_pem_bundle(ca)?)
+            .tls_certs_only(authorities)
             .redirect(reqwest::redirect::Policy::none())
             .timeout(TIMEOUT)
             .build()
@@ -156,5 +163,38 @@ impl<'c> AsyncHttpClient<'c> for Http {
             *response.body_mut() = answer.bytes().await.map_err(failed)?.to_vec();
             Ok(response)
         })
+    }
+}
+
+#[cfg(test)]
+impl Provider {
+    /// One that never answers: nobody listens on port 1.
+    pub fn away() -> Self {
+        let url = |path: &str| format!("https://127.0.0.1:1/{path}");
+        Self {
+            issuer: IssuerUrl::new(url("gitlab")).unwrap(),
+            client_id: ClientId::new("grafana".to_owned()),
+            client_secret: ClientSecret::new("secret".to_owned()),
+            redirect: RedirectUrl::new(url("grafana/login/gitlab")).unwrap(),
+            http: Http::new(Vec::new()).unwrap(),
+            found: Mutex::new(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_a_certificate_is_refused() {
+        let refused = |pem: &[u8]| {
+            assert_eq!(
+                certificates(pem).unwrap_err().to_string(),
+                "the file that `ca` names holds no certificate in PEM"
+            )
+        };
+        refused(b"");
+        refused(b"a certificate");
     }
 }
