@@ -1,11 +1,13 @@
 //! The bridge's port: the appservice API for the homeserver, and nothing for anybody else. Nothing of a request is read before its token.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody as _};
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -23,6 +25,8 @@ const LONGEST: usize = 1024 * 1024;
 /// The longest body of a transaction that comes again after it was too long: a hundred events of 64 KiB, which the homeserver may
 /// put together when the bridge was away. Refused for ever, it would keep back everything after it.
 const LONGEST_AGAIN: usize = 8 * 1024 * 1024;
+/// How much of a body is taken, though it is too long.
+const MOST_TAKEN: usize = 16 * 1024 * 1024;
 /// How many transactions that were too long are remembered.
 const TOO_LONG: usize = 16;
 /// How long a body may take to arrive.
@@ -113,30 +117,26 @@ async fn transaction(State(door): State<Arc<Door>>, Path(txn): Path<String>, req
 }
 
 impl Door {
-    async fn body(&self, txn: &str, body: Body) -> Result<Bytes, (StatusCode, &'static str, &'static str)> {
+    async fn body(&self, txn: &str, body: Body) -> Result<Vec<u8>, (StatusCode, &'static str, &'static str)> {
         let limit = if self.was_too_long(txn) { LONGEST_AGAIN } else { LONGEST };
-        let announced = body.size_hint().lower();
-        let too_long = (StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", "a body that is too long");
-        let bytes = if announced > limit as u64 {
-            None
-        } else {
-            let read = tokio::time::timeout(PATIENCE, axum::body::to_bytes(body, limit)).await;
-            match read {
-                Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "a body that did not arrive")),
-                Ok(Ok(bytes)) => Some(bytes),
-                Ok(Err(_)) => None,
+        match tokio::time::timeout(PATIENCE, read(body, limit)).await {
+            Err(_) | Ok(Read::Broken) => Err((StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "a body that did not arrive")),
+            Ok(Read::Whole(bytes)) => Ok(bytes),
+            Ok(Read::TooLong) => {
+                self.remember_too_long(txn);
+                Err((StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", "a body that is too long"))
             }
-        };
-        bytes.ok_or_else(|| {
-            let mut known = self.too_long.lock().unwrap_or_else(PoisonError::into_inner);
-            if !known.iter().any(|other| other == txn) {
-                known.push_back(txn.to_owned());
-            }
-            if known.len() > TOO_LONG {
-                known.pop_front();
-            }
-            too_long
-        })
+        }
+    }
+
+    fn remember_too_long(&self, txn: &str) {
+        let mut known = self.too_long.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.iter().any(|other| other == txn) {
+            known.push_back(txn.to_owned());
+        }
+        if known.len() > TOO_LONG {
+            known.pop_front();
+        }
     }
 
     fn was_too_long(&self, txn: &str) -> bool {
@@ -166,6 +166,33 @@ impl Door {
             tracing::error!(%error, "a refusal could not be written down");
         }
     }
+}
+
+enum Read {
+    Whole(Vec<u8>),
+    TooLong,
+    Broken,
+}
+
+/// Reads a body. Of one that is too long nothing is kept, but most senders hear an answer only when all is sent, so some of it is taken.
+async fn read(mut body: Body, limit: usize) -> Read {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let mut taken = 0;
+    let mut bytes = vec![];
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let Ok(frame) = frame else { return Read::Broken };
+        let Ok(data) = frame.into_data() else { continue };
+        taken += data.len();
+        if taken > limit || announced > limit {
+            bytes = vec![];
+            if taken > MOST_TAKEN {
+                return Read::TooLong;
+            }
+        } else {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    if taken > limit { Read::TooLong } else { Read::Whole(bytes) }
 }
 
 fn refusal(status: StatusCode, code: &str) -> Response {

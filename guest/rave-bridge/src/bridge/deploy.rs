@@ -86,10 +86,10 @@ impl Bridge {
     pub(super) async fn confirm(self: &Arc<Self>, mut job: Job, nonce: String, person: Person) {
         let name = match job.effects.get("project").filter(|_| job.begun.is_some()) {
             Some(name) => name.clone(),
-            None => match locked(&self.nonces).confirm(&nonce, &job.sender, &job.room, Instant::now()) {
-                Some(name) => name,
-                None => String::new(),
-            },
+            None => {
+                let confirmed = locked(&self.nonces).confirm(&nonce, &job.sender, &job.room, Instant::now());
+                confirmed.unwrap_or_default()
+            }
         };
         if name.is_empty() {
             let text =

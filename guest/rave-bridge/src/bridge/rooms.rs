@@ -47,18 +47,13 @@ impl Bridge {
         if recovered {
             self.wait_for_services(sender).await;
         }
-        let (code, reason) = if self.is_listed(room) {
-            match self.standing(sender).await {
-                Some(Standing::Linked(_)) => self.join(event_id, room, sender).await,
-                Some(_) => (Code::NotLinked, "invited by somebody who is not linked"),
-                None => (Code::BackendUnavailable, "it cannot be said who invites"),
+        let (code, reason) = match self.standing_of_host(room, sender).await {
+            Ok(()) => self.join(event_id, room, sender).await,
+            Err((code, reason)) => {
+                self.leave(room, reason).await;
+                (code, reason)
             }
-        } else {
-            (Code::Denied, "not on the list of rooms")
         };
-        if code != Code::Ok {
-            self.leave(room, reason).await;
-        }
         let ended = Record {
             code: Some(code),
             reason: Some(reason.to_owned()),
@@ -85,6 +80,18 @@ impl Bridge {
             Ok(false) => (Code::Denied, "not a room for the bridge"),
             // The members are looked at again before the first command.
             Err(_) => (Code::Ok, "joined, and not looked into yet"),
+        }
+    }
+
+    /// Whether an invitation may be followed, or why not.
+    async fn standing_of_host(&self, room: &str, sender: &str) -> Result<(), (Code, &'static str)> {
+        if !self.is_listed(room) {
+            return Err((Code::Denied, "not on the list of rooms"));
+        }
+        match self.standing(sender).await {
+            Some(Standing::Linked(_)) => Ok(()),
+            Some(_) => Err((Code::NotLinked, "invited by somebody who is not linked")),
+            None => Err((Code::BackendUnavailable, "it cannot be said who invites")),
         }
     }
 
