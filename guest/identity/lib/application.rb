@@ -25,7 +25,8 @@ module Identity
 
   # What is wrong with the database, or nothing.
   def self.ask_database
-    Application.executor.wrap { ActiveRecord::Base.connection.select_value("SELECT 1 FROM users LIMIT 1") && nil }
+    Application.executor.wrap { ActiveRecord::Base.connection.execute("SELECT 1 FROM users LIMIT 1") }
+    nil
   rescue ActiveRecord::ActiveRecordError, PG::Error => error
     first_line(error)
   end
@@ -101,7 +102,7 @@ module Identity
       use_doorkeeper_openid_connect do
         controllers discovery: "identity/discovery"
       end
-      get "*path", to: "identity/home#missing"
+      match "(*path)", to: "identity/home#missing", via: :all, format: false
     end
   end
 

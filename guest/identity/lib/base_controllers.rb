@@ -21,6 +21,8 @@ module Identity
     layout "page"
     protect_from_forgery with: :exception
     helper_method :current_user
+    # Pages are HTML, whatever else a browser asks for.
+    prepend_before_action { request.format = :html }
     before_action :set_headers
     rescue_from ActionController::InvalidAuthenticityToken, with: :change_rejected
 

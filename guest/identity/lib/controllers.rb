@@ -66,8 +66,10 @@ module Identity
     end
   end
 
-  # Who is signed in.
+  # Who is signed in, and what is not here.
   class HomeController < PageController
+    skip_forgery_protection only: :missing
+
     def show
       redirect_to new_user_session_url unless current_user
     end
