@@ -7,10 +7,14 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use rave_bridge::agent::{self, AgentType};
-use rave_bridge::settings::{AuditSettings, Settings};
-use rave_bridge::{audit, bridge::Bridge, server};
+use rave_bridge::audit::{self, AuditError};
+use rave_bridge::settings::{AuditSettings, Settings, SettingsError};
+use rave_bridge::{bridge::Bridge, server};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// The exit status of what another start would not mend: wrong settings, a broken log.
+const EX_CONFIG: u8 = 78;
 
 #[derive(Parser)]
 #[command(version, about = "Takes !rave commands from Matrix rooms and does what their sender may do")]
@@ -65,9 +69,13 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("rave-bridge: {error:#}");
-            ExitCode::FAILURE
+            if stays_wrong(&error) { ExitCode::from(EX_CONFIG) } else { ExitCode::FAILURE }
         }
     }
+}
+
+fn stays_wrong(error: &anyhow::Error) -> bool {
+    error.is::<SettingsError>() || matches!(error.downcast_ref(), Some(AuditError::Broken(_)))
 }
 
 fn serve(config: &Path) -> anyhow::Result<()> {

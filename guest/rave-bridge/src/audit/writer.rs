@@ -73,7 +73,10 @@ struct Request {
 pub fn open(path: &Path, key: &Secret) -> Result<(Log, Memory), AuditError> {
     let failed = |action| move |source| AuditError::Io { action, path: path.to_owned(), source };
     let file = OpenOptions::new().append(true).create(true).mode(MODE).open(path).map_err(failed("open"))?;
-    file.set_permissions(std::fs::Permissions::from_mode(MODE)).map_err(failed("protect"))?;
+    // A file that the kernel lets nobody change but at its end keeps its mode, too.
+    if file.metadata().map_err(failed("look at"))?.permissions().mode() & 0o777 != MODE {
+        file.set_permissions(std::fs::Permissions::from_mode(MODE)).map_err(failed("protect"))?;
+    }
     match file.try_lock() {
         Ok(()) => {}
         Err(std::fs::TryLockError::WouldBlock) => return Err(AuditError::InUse { path: path.to_owned() }),

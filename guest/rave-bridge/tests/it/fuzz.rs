@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::world::{ROOM, World, mxid};
 
-const SEED: u64 = 0x5eed_0f_4a7e;
+const SEED: u64 = 0x5eed_0f4a_7e00;
 const OWN: Own<'static> = Own { user_id: "@rave:rave.local", server_name: "rave.local" };
 
 /// xorshift64*
