@@ -1,5 +1,6 @@
-//! The machine and whole runs, on a real QEMU with the microguest: started, watched, asked, lost, ended.
+//! The machine and whole runs, on a real QEMU with the microguest: started, watched, asked, lost, saved and forked, ended.
 
+mod fork;
 mod microguest;
 mod run;
 #[path = "../support/mod.rs"]
