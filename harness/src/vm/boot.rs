@@ -570,19 +570,13 @@ impl Vm {
     /// How much memory QEMU uses at this moment, in MiB, the guest's own included. Nothing if it has ended.
     #[must_use]
     pub fn rss_mib(&self) -> Option<u64> {
-        self.memory_mib("VmRSS:")
+        memory_mib(self.pid(), "VmRSS:")
     }
 
-    /// How much of that is its own and shared with no other process, in MiB (`RssAnon`, proc_pid_status(5)).
+    /// How much of that is its own and shared with no other process, in MiB.
     #[must_use]
     pub fn private_mib(&self) -> Option<u64> {
-        self.memory_mib("RssAnon:")
-    }
-
-    fn memory_mib(&self, field: &str) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_nonzero())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
+        private_mib(self.pid())
     }
 
     /// Writes a PNG of the screen.
@@ -785,6 +779,18 @@ impl Watched {
             first
         });
     }
+}
+
+/// Memory of a process that it shares with no other, in MiB (`RssAnon`, proc_pid_status(5)). Nothing if it has ended.
+#[must_use]
+pub fn private_mib(pid: rustix::process::Pid) -> Option<u64> {
+    memory_mib(pid, "RssAnon:")
+}
+
+fn memory_mib(pid: rustix::process::Pid, field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
 }
 
 /// Where a machine lives and what it leaves.

@@ -3,6 +3,7 @@
 mod fork;
 mod microguest;
 mod run;
+mod sabotage;
 #[path = "../support/mod.rs"]
 mod support;
 mod vm;
