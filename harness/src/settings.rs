@@ -105,7 +105,7 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("RAVE_SIGNING_KEY", "none", "a minisign secret key file; without one a key is made for the session"),
     ("RAVE_SIGNING_KEY_PASSWORD_FILE", "none", "a file whose first line is that key's password"),
     ("RAVE_ARTIFACTS", "artifacts/", "where sessions go"),
-    ("RAVE_KEEP_VM", "0", "1: leave a failed machine running and print how to enter it"),
+    ("RAVE_KEEP_VM", "0", "1: leave the machine of the first failed scenario running and print how to enter it"),
     ("RAVE_SCENARIOS", "scenarios/", "the folder of the scenario files"),
 ];
 

@@ -63,6 +63,14 @@ enum Action {
     },
     /// Provides the image and prints where it is, its digests and its size
     Image,
+    /// Breaks on purpose what scenarios ask about, and tells which steps notice
+    Sabotage {
+        /// Only scenarios whose name contains one of these words
+        filters: Vec<String>,
+        /// What came of it as JSON on standard output
+        #[arg(long)]
+        json: bool,
+    },
     /// Prints the JSON Schema of transcripts
     Schema,
     /// Boots the image and opens a shell in it
@@ -79,6 +87,10 @@ pub fn main() -> ExitCode {
         Action::Keygen { secret, password_file } => keygen::main(&secret, password_file.as_deref()),
         Action::Report { transcript, junit } => report::main(&transcript, junit.as_deref()),
         Action::Image => image::main(),
+        Action::Sabotage { filters, json } => match session::sabotage(&filters, json) {
+            Ok(ended) => return ended.into(),
+            Err(error) => Err(error),
+        },
         Action::Schema => {
             print!("{}", schema::text());
             Ok(())

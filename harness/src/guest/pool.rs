@@ -112,6 +112,16 @@ impl Guest {
         self.lease(user, deadline, Insist::OnPort).map(drop)
     }
 
+    /// Closes the connections that nobody uses. The next question opens one again.
+    pub fn close_idle(&self) {
+        let mut desk = self.desk();
+        let idle = std::mem::take(&mut desk.idle);
+        desk.open -= idle.len();
+        drop(desk);
+        drop(idle);
+        self.changed.notify_all();
+    }
+
     /// Ends all waiting for this guest, now and in future, because it is gone. The cause becomes that of the errors.
     pub fn lost(&self, cause: impl Into<String>) {
         self.stop(StopReason::Lost(cause.into()));

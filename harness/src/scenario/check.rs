@@ -11,18 +11,20 @@ use toml::de::DeTable;
 use self::captures::captures;
 use self::expectations::expectations;
 use self::names::Names;
+use self::sabotage::sabotages;
 use self::values::{date, duration, header_name, json_value, regex};
 use super::accounts::is_of_account;
 use super::document::{Document, Item, Table, nearest, unknown_key};
 use super::file::Surroundings;
 use super::model::{
-    Allowed, Ask, BUILT_INS, Body, CAPABILITIES, Expectation, Level, Phase, Request, Requires, Scenario, Select, Skip,
-    Step, Subject, Template, Test,
+    Allowed, Ask, BUILT_INS, Body, CAPABILITIES, Expectation, Level, On, Phase, Request, Requires, Scenario, Select,
+    Skip, Step, Subject, Template, Test,
 };
 
 mod captures;
 mod expectations;
 mod names;
+mod sabotage;
 mod values;
 
 /// Checks a whole file. `None` or a mistake in the document: there is no such scenario.
@@ -33,7 +35,7 @@ pub(super) fn scenario<'a>(
     surroundings: &'a Surroundings<'a>,
 ) -> Option<Scenario> {
     let root = Table::new(document, 1, root);
-    root.only(&["summary", "needs", "timeout", "alone", "secrets", "step"]);
+    root.only(&["summary", "needs", "timeout", "alone", "machine", "secrets", "step", "sabotage"]);
     let timeout = match root.get("timeout") {
         Some(item) => duration(&item),
         None => Some(Duration::from_secs(60)),
@@ -41,11 +43,13 @@ pub(super) fn scenario<'a>(
     let summary = root.require("summary", "the scenario").and_then(|item| item.one_line());
     let needs = root.get("needs").map(|item| needs(&item)).unwrap_or_default();
     let alone = root.get("alone").map_or(Some(false), |item| item.boolean());
+    let machine = root.get("machine").map_or(Some(usual_machine(phase)), |item| machine(&item, phase));
     let tables = step_tables(&root);
     let mut names = Names::new(document, &tables, surroundings);
     let secrets = root.get("secrets").map(|item| names.secrets(&item)).unwrap_or_default();
     let steps: Vec<_> = tables.iter().map(|table| step(table, &mut names)).collect();
     names.report_unused_secrets();
+    let sabotages = sabotages(&root, &tables, document);
     let steps = steps.into_iter().collect::<Option<Vec<_>>>()?;
     let waits = steps.iter().filter_map(|step| step.within).fold(Duration::ZERO, Duration::saturating_add);
     Some(Scenario {
@@ -56,9 +60,35 @@ pub(super) fn scenario<'a>(
         needs,
         timeout: timeout?.saturating_add(waits),
         alone: alone?,
+        machine: machine?,
         secrets,
         steps,
+        sabotages,
     })
+}
+
+/// How the machine came up is asked of the machine that came up; it is saved for copies when all of that has been asked.
+fn usual_machine(phase: Phase) -> On {
+    if phase <= Phase::Boot { On::Cold } else { On::Fork }
+}
+
+fn machine(item: &Item<'_>, phase: Phase) -> Option<On> {
+    match (item.text()?, phase) {
+        ("fork", phase) if phase >= Phase::Boot => Some(On::ForkOnly),
+        ("fork", _) => {
+            item.mistake("there are no forks before the phase `boot`");
+            None
+        }
+        ("cold", phase) if phase <= Phase::Boot => Some(On::Cold),
+        ("cold", _) => {
+            item.mistake("after the phase `boot` there is no cold machine");
+            None
+        }
+        (word, _) => {
+            item.mistake(format!("`machine` must be \"cold\" or \"fork\", not \"{word}\""));
+            None
+        }
+    }
 }
 
 fn needs(item: &Item<'_>) -> Vec<String> {
@@ -131,7 +161,7 @@ impl Kind {
     }
 }
 
-const STEP_KEYS: &[&str] = &["name", "level", "within", "skip"];
+const STEP_KEYS: &[&str] = &["name", "level", "within", "skip", "unbreakable"];
 const METHODS: &[&str] = &["get", "post", "put", "patch", "delete", "head", "options"];
 const HTTP_KEYS: &[&str] =
     &["query", "headers", "form", "basic", "json", "text", "follow", "status", "header", "body", "capture"];
@@ -151,6 +181,7 @@ fn step(table: &Table<'_>, names: &mut Names<'_>) -> Option<Step> {
     };
     let within = table.get("within").and_then(|item| duration(&item));
     let skip = table.get("skip").and_then(|item| skip(&item));
+    let unbreakable = table.get("unbreakable").and_then(|item| item.one_line()).map(str::to_owned);
     let asked: Vec<_> = Kind::ALL.into_iter().filter(|kind| table.get(kind.word()).is_some()).collect();
     let kind = question(table, &asked);
     step_keys(table, kind);
@@ -176,6 +207,7 @@ fn step(table: &Table<'_>, names: &mut Names<'_>) -> Option<Step> {
         level,
         within,
         skip,
+        unbreakable,
         requires: requires(&ask, &names.uses),
         ask,
         expectations,

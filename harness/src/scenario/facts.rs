@@ -1,7 +1,7 @@
 //! What the run itself knows: the built-in variables of scenarios.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::model::BUILT_INS;
 
@@ -13,9 +13,16 @@ type Live = Box<dyn Fn() -> Result<String, String> + Send + Sync>;
 pub struct Facts {
     known: Mutex<BTreeMap<String, String>>,
     live: Mutex<BTreeMap<String, Live>>,
+    /// What holds unless it is known otherwise here.
+    below: Option<Arc<Facts>>,
 }
 
 impl Facts {
+    /// Facts of one machine of many: what is not set here is looked up in `below`.
+    pub fn above(below: &Arc<Self>) -> Self {
+        Self { below: Some(Arc::clone(below)), ..Self::default() }
+    }
+
     /// Sets a fact.
     ///
     /// # Panics
@@ -42,8 +49,12 @@ impl Facts {
         if let Some(look) = self.live.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
             return look();
         }
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(name).cloned().ok_or_else(|| format!("`{name}` is not known in this run"))
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        match (known, &self.below) {
+            (Some(value), _) => Ok(value),
+            (None, Some(below)) => below.get(name),
+            (None, None) => Err(format!("`{name}` is not known in this run")),
+        }
     }
 }
 

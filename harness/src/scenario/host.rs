@@ -30,7 +30,16 @@ pub enum HostError {
     Interrupted,
 }
 
-/// Runs `command` with `/bin/sh -c` in `folder`. Output goes to files first: a background process that keeps a pipe open
+/// Where a command is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The folder.
+    pub folder: &'a Utf8Path,
+    /// What the environment has besides the harness's own.
+    pub env: &'a [(String, String)],
+}
+
+/// Runs `command` with `/bin/sh -c` in its place. Output goes to files first: a background process that keeps a pipe open
 /// would hold up a reader for ever.
 ///
 /// # Errors
@@ -38,14 +47,15 @@ pub enum HostError {
 pub fn run(
     command: &str,
     stdin: Option<&str>,
-    folder: &Utf8Path,
+    place: Place<'_>,
     deadline: Instant,
     interrupted: &AtomicBool,
 ) -> Result<Captured, HostError> {
     let started = Instant::now();
     let mut output = [tempfile::tempfile()?, tempfile::tempfile()?];
     let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", command]).current_dir(folder);
+    shell.args(["-c", command]).current_dir(place.folder);
+    shell.envs(place.env.iter().map(|(name, value)| (name, value)));
     shell.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     shell.stdout(output[0].try_clone()?).stderr(output[1].try_clone()?);
     let mut group = Group::spawn(&mut shell)?;

@@ -85,12 +85,64 @@ pub struct Scenario {
     /// The longest the whole scenario may take on a machine with KVM, scaled under TCG: the file's `timeout` and, on top of
     /// it, every `within`, since waiting is not what a `timeout` is about.
     pub timeout: Duration,
-    /// It changes the machine, so nothing else runs at the same time.
+    /// It changes the machine, so nothing else runs at the same time where the machine is shared.
     pub alone: bool,
+    /// The machine it is asked on, if it needs one.
+    pub machine: On,
     /// Names of secrets that the run makes; each is a variable, and masked wherever it appears.
     pub secrets: Vec<String>,
     /// The questions, in order; at least one.
     pub steps: Vec<Step>,
+    /// What is broken to see whether the steps notice.
+    pub sabotages: Vec<Sabotage>,
+}
+
+/// Something that is broken before a scenario is asked, on a machine or in a copy that nobody else uses.
+#[derive(Debug, Clone)]
+pub struct Sabotage {
+    /// What is broken, in the author's words.
+    pub name: String,
+    /// The line of `[[sabotage]]` in the file, from 1.
+    pub line: u64,
+    /// Whether commands of `host` are run in a copy of the project's folder.
+    pub tree: Tree,
+    /// A command on the machine that runs the harness, first of all.
+    pub host: Option<Template>,
+    /// A command in the guest, as root.
+    pub run: Option<Template>,
+    /// Variables of the run that have another value.
+    pub set: Vec<(String, Template)>,
+    /// Variables of the environment of `host` commands.
+    pub env: Vec<(String, Template)>,
+    /// Steps that must then fail, or warn.
+    pub fails: Vec<String>,
+    /// Steps that then cannot be asked.
+    pub errors: Vec<String>,
+    /// How long steps that wait may wait then; `None`: somewhat longer than they needed when nothing was broken.
+    pub within: Option<Duration>,
+}
+
+/// The folder in which `host` commands are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tree {
+    /// The project's.
+    Project,
+    /// A copy of what git knows of it.
+    Copy,
+}
+
+/// The variable that names the folder a sabotage may write to; only known there.
+pub const SCRATCH: &str = "scratch.dir";
+
+/// The machine a scenario is asked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum On {
+    /// The one that was booted, before it is saved.
+    Cold,
+    /// A copy of it, for this scenario alone. Where there can be no copies, the one that was booted.
+    Fork,
+    /// A copy, or it is not asked: it is about copies.
+    ForkOnly,
 }
 
 /// What has to be there before a scenario can be asked.
@@ -127,6 +179,8 @@ pub struct Step {
     pub within: Option<Duration>,
     /// Taken out for now.
     pub skip: Option<Skip>,
+    /// Why no sabotage can make it fail.
+    pub unbreakable: Option<String>,
     /// The question.
     pub ask: Ask,
     /// What the answer must be.
@@ -221,7 +275,7 @@ pub(super) fn fill(text: &str, variables: &Variables) -> String {
 
 /// A part of a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Piece<'a> {
+pub enum Piece<'a> {
     /// Stays as it is.
     Text(&'a str),
     /// What stands between `{{` and `}}`.
@@ -229,7 +283,7 @@ pub(super) enum Piece<'a> {
 }
 
 /// The parts of a template. A name has no brace inside, so that JSON and shell texts such as `{{a,b},c}` stay as they are.
-pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
+pub fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut plain = 0; // where the text begins that is in no piece yet
     let mut from = 0; // where the search for the next name goes on
@@ -456,9 +510,15 @@ pub const BUILT_INS: &[(&str, Requires, &str)] = &[
     (
         "machine.health_seconds",
         Requires::Machine,
-        "seconds from readiness until the last health scenario held; not known before one did",
+        "how long the guest had been ready, in its own seconds, when the last health scenario held; not known before one did",
     ),
-    ("machine.rss_mib", Requires::Machine, "resident memory of QEMU now, MiB"),
+    (
+        "machine.rss_mib",
+        Requires::Machine,
+        "resident memory of QEMU now, MiB; on a fork, not less than that of the booted machine when it was saved",
+    ),
+    ("machine.random", Requires::Machine, "random bytes that this fork gave first, hexadecimal"),
+    ("machine.twin_random", Requires::Machine, "those of one more fork, made for the comparison"),
     ("guest.ca", Requires::Machine, "path of the guest's CA certificate, fetched over SSH"),
 ];
 

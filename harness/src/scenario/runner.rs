@@ -55,12 +55,25 @@ pub struct Context<'a> {
     pub session_folder: &'a Utf8Path,
     /// Where host commands run.
     pub root: &'a Utf8Path,
+    /// What their environment has besides the harness's own.
+    pub env: &'a [(String, String)],
+    /// What a step that does not hold means for those after it.
+    pub after_failure: AfterFailure,
     /// Time limits are stretched by this.
     pub time_factor: u32,
     /// Today, UTC: skips and allowances end on a date.
     pub today: jiff::civil::Date,
     /// Questions and answers on stderr.
     pub debug: bool,
+}
+
+/// What a step that does not hold means for those after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterFailure {
+    /// They would ask about a state that is not there, so they are not asked.
+    Stop,
+    /// They are asked all the same: what is broken is broken on purpose.
+    GoOn,
 }
 
 /// Runs a scenario. The record lacks what only the session knows: who answered, and on which machine.
@@ -83,8 +96,7 @@ pub fn run(scenario: &Scenario, context: &Context<'_>) -> ScenarioRecord {
         let record = run.step(index + 1, step);
         let over = record.outcome >= Outcome::Failed;
         steps.push(record);
-        // What follows would ask about a state that is not there.
-        if over {
+        if over && context.after_failure == AfterFailure::Stop {
             break;
         }
     }
@@ -98,6 +110,7 @@ pub fn run(scenario: &Scenario, context: &Context<'_>) -> ScenarioRecord {
         answered_by: Vec::new(),
         on_stand_in: false,
         machine: "none".to_owned(),
+        fork: None,
         started_ms: milliseconds(started.duration_since(context.session_start)),
         took_ms: milliseconds(started.elapsed()),
         steps,
@@ -286,8 +299,8 @@ impl Run<'_> {
             Ask::Host { command, stdin } => {
                 let stdin = stdin.as_ref().map(|text| text.fill(&self.variables));
                 let command = command.fill(&self.variables);
-                match host::run(&command, stdin.as_deref(), self.context.root, deadline, self.context.interrupt.flag())
-                {
+                let place = host::Place { folder: self.context.root, env: self.context.env };
+                match host::run(&command, stdin.as_deref(), place, deadline, self.context.interrupt.flag()) {
                     Ok(captured) => Ok(Answer::Command(captured)),
                     Err(error @ HostError::TooLong(_)) => Err(NoAnswer::Passing(chain(&error))),
                     Err(error) => Err(NoAnswer::Final(chain(&error))),

@@ -9,7 +9,7 @@ use crate::settings::Settings;
 /// No scenario's name contains any of the words.
 #[derive(Debug, thiserror::Error)]
 #[error("no scenario's name contains any of: {0}")]
-pub struct NothingChosen(String);
+pub struct NothingChosen(pub(super) String);
 
 /// Prints name, needs and summary of every scenario whose name contains one of the words, or of all.
 ///

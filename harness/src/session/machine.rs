@@ -62,14 +62,19 @@ pub struct Booted {
     /// Time limits are stretched by this.
     pub time_factor: u32,
     /// The key to enter with; its private half is only written where somebody wants to enter by hand.
-    identity: Arc<Identity>,
-    host_key: PublicKey,
+    pub(super) identity: Arc<Identity>,
+    pub(super) host_key: PublicKey,
     ssh: SocketAddr,
-    guest: Arc<Guest>,
-    origin: Origin,
-    vm: Arc<Mutex<Option<Vm>>>,
+    pub(super) guest: Arc<Guest>,
+    pub(super) origin: Origin,
+    pub(super) vm: SharedVm,
+    /// When it said that it is ready.
+    pub(super) ready: Instant,
     record: MachineRecord,
 }
+
+/// A machine that is used by several and ended by one.
+pub(super) type SharedVm = Arc<Mutex<Option<Vm>>>;
 
 /// Why there is no machine.
 #[derive(Debug)]
@@ -138,19 +143,17 @@ pub fn boot(ground: &Ground<'_>) -> Result<Booted, Box<Failure>> {
     facts.set("machine.state", state);
     record.ready_state = Some(state.to_owned());
     record.ready_ms = u64::try_from(ready.after.as_millis()).ok();
+    record.ready_at = Some(time_of(ready.at));
     let ssh = vm.ssh();
     let vm = Arc::new(Mutex::new(Some(vm)));
     let measured = Arc::clone(&vm);
-    facts.set_live("machine.rss_mib", move || {
-        let vm = measured.lock().unwrap_or_else(PoisonError::into_inner);
-        let rss = vm.as_ref().and_then(Vm::rss_mib);
-        rss.map(|mib| mib.to_string()).ok_or_else(|| "QEMU has ended".to_owned())
-    });
+    facts.set_live("machine.rss_mib", move || rss_mib(&measured).map(|mib| mib.to_string()));
     match enter(&guest, &vm, folder, facts).and_then(|found| is_believable(found, image.provider)) {
         Ok((profile, origin)) => {
             say(&format!("guest: {} {}", profile.name, profile.version));
             let host_key = host_key.public().clone();
-            Ok(Booted { profile, time_factor, identity, host_key, ssh, guest, origin, vm, record })
+            let ready = ready.at;
+            Ok(Booted { profile, time_factor, identity, host_key, ssh, guest, origin, vm, ready, record })
         }
         Err(why) => {
             let lost = lost(&vm).map(|lost| format!("{lost}; ")).unwrap_or_default();
@@ -217,21 +220,39 @@ fn record(vm: &Vm, qemu: &Qemu, accelerator: &Accelerator, time_factor: u32) -> 
         time_factor: time_factor.into(),
         ready_state: None,
         ready_ms: None,
+        ready_at: None,
+        forks: None,
         failure: None,
     }
 }
 
 fn set_facts(facts: &Facts, vm: &Vm, accelerator: &Accelerator, memory_mib: u64, folder: &Utf8Path) {
-    facts.set("machine.address", vm.ssh().ip());
-    facts.set("machine.ssh_port", vm.ssh().port());
-    facts.set("machine.console", folder.join(crate::vm::boot::CONSOLE_LOG));
-    facts.set("machine.journal", folder.join(crate::vm::boot::JOURNAL_LOG));
+    set_place(facts, vm, folder);
     facts.set("machine.accelerator", word(accelerator.kind));
     facts.set("machine.memory_mib", memory_mib);
 }
 
+/// Where a machine answers and what it leaves.
+pub(super) fn set_place(facts: &Facts, vm: &Vm, folder: &Utf8Path) {
+    facts.set("machine.address", vm.ssh().ip());
+    facts.set("machine.ssh_port", vm.ssh().port());
+    facts.set("machine.console", folder.join(crate::vm::boot::CONSOLE_LOG));
+    facts.set("machine.journal", folder.join(crate::vm::boot::JOURNAL_LOG));
+}
+
+/// Resident memory of QEMU now, MiB.
+pub(super) fn rss_mib(vm: &SharedVm) -> Result<u64, String> {
+    let vm = vm.lock().unwrap_or_else(PoisonError::into_inner);
+    vm.as_ref().and_then(Vm::rss_mib).ok_or_else(|| "QEMU has ended".to_owned())
+}
+
+/// A moment that has passed, by the clock as it is now: RFC 3339 in UTC, to the millisecond.
+fn time_of(moment: Instant) -> String {
+    super::shared::time(jiff::Timestamp::now() - moment.elapsed())
+}
+
 /// Whoever waits for the guest gives up at once when the machine is lost or the run is to end.
-fn watch(vm: &Vm, guest: &Arc<Guest>, interrupt: &Interrupt, runtime: &tokio::runtime::Handle) {
+pub(super) fn watch(vm: &Vm, guest: &Arc<Guest>, interrupt: &Interrupt, runtime: &tokio::runtime::Handle) {
     let (mut life, mut interrupted, guest) = (vm.life(), interrupt.watch(), Arc::clone(guest));
     runtime.spawn(async move {
         tokio::select! {
@@ -285,12 +306,12 @@ fn read(guest: &Guest, path: &str) -> Result<Vec<u8>, String> {
     }
 }
 
-fn lost(vm: &Mutex<Option<Vm>>) -> Option<String> {
+pub(super) fn lost(vm: &Mutex<Option<Vm>>) -> Option<String> {
     let vm = vm.lock().unwrap_or_else(PoisonError::into_inner);
     vm.as_ref()?.alive().err().map(|loss| loss.to_string())
 }
 
-fn end(vm: &Mutex<Option<Vm>>) {
+pub(super) fn end(vm: &Mutex<Option<Vm>>) {
     let vm = vm.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(vm) = vm {
         // Its disk is thrown away and its journal was streamed, so there is nothing that an orderly end would save.
@@ -304,6 +325,11 @@ impl Booted {
         MachineRecord { failure: lost(&self.vm), ..self.record.clone() }
     }
 
+    /// When it became ready, RFC 3339.
+    pub fn ready_at(&self) -> String {
+        self.record.ready_at.clone().unwrap_or_default()
+    }
+
     /// Ends the machine; a second time does nothing.
     pub fn end(&self) {
         end(&self.vm);
@@ -314,17 +340,7 @@ impl Booted {
     /// # Errors
     /// If the key cannot be written.
     pub fn way_in(&self) -> std::io::Result<WayIn> {
-        let files = tempfile::Builder::new().prefix("rave-key-").tempdir()?;
-        let (key, known) = (files.path().join("identity"), files.path().join("known_hosts"));
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&key)?;
-        file.write_all(self.identity.private_pem().as_bytes())?;
-        let (address, port) = (self.ssh.ip(), self.ssh.port().to_string());
-        std::fs::write(&known, format!("[{address}]:{port} {}\n", self.host_key.line()))?;
-        let option = |name: &str, path: &std::path::Path| format!("{name}={}", path.display());
-        let mut ssh = Command::new("ssh");
-        ssh.args(["-o", "IdentitiesOnly=yes", "-o", &option("UserKnownHostsFile", &known)]);
-        ssh.arg("-i").arg(&key).args(["-p", &port]).arg(format!("root@{address}"));
-        Ok(WayIn { ssh, _files: files })
+        WayIn::to(self.ssh, &self.identity, &self.host_key)
     }
 }
 
@@ -333,6 +349,26 @@ pub struct WayIn {
     /// The command.
     pub ssh: Command,
     _files: tempfile::TempDir,
+}
+
+impl WayIn {
+    /// To a guest that answers there, with the key to enter it and the key it shows.
+    ///
+    /// # Errors
+    /// If the key cannot be written.
+    pub(super) fn to(ssh: SocketAddr, identity: &Identity, host_key: &PublicKey) -> std::io::Result<Self> {
+        let files = tempfile::Builder::new().prefix("rave-key-").tempdir()?;
+        let (key, known) = (files.path().join("identity"), files.path().join("known_hosts"));
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&key)?;
+        file.write_all(identity.private_pem().as_bytes())?;
+        let (address, port) = (ssh.ip(), ssh.port().to_string());
+        std::fs::write(&known, format!("[{address}]:{port} {}\n", host_key.line()))?;
+        let option = |name: &str, path: &std::path::Path| format!("{name}={}", path.display());
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-o", "IdentitiesOnly=yes", "-o", &option("UserKnownHostsFile", &known)]);
+        ssh.arg("-i").arg(&key).args(["-p", &port]).arg(format!("root@{address}"));
+        Ok(Self { ssh, _files: files })
+    }
 }
 
 impl Target for Booted {
@@ -349,10 +385,15 @@ impl Target for Booted {
     }
 
     fn forward(&self, port: u16) -> Result<(SocketAddr, Box<dyn Send>), String> {
-        let vm = self.vm.lock().unwrap_or_else(PoisonError::into_inner);
-        let forward = vm.as_ref().ok_or("the machine has ended")?.forward(port).map_err(|error| chain(&error))?;
-        Ok((forward.address(), Box::new(forward)))
+        forward(&self.vm, port)
     }
+}
+
+/// Opens one more port of the guest until the value is dropped.
+pub(super) fn forward(vm: &SharedVm, port: u16) -> Result<(SocketAddr, Box<dyn Send>), String> {
+    let vm = vm.lock().unwrap_or_else(PoisonError::into_inner);
+    let forward = vm.as_ref().ok_or("the machine has ended")?.forward(port).map_err(|error| chain(&error))?;
+    Ok((forward.address(), Box::new(forward)))
 }
 
 /// A command as one would type it.

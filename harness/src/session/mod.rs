@@ -2,10 +2,13 @@
 
 mod about;
 mod arguments;
+mod forks;
 mod list;
 mod machine;
 mod profile;
+mod room;
 mod run;
+mod sabotage;
 mod schedule;
 mod shared;
 mod shell;
@@ -13,4 +16,5 @@ mod shell;
 pub use arguments::RunArguments;
 pub use list::{NothingChosen, list};
 pub use run::{Ended, main, watch_signals};
+pub use sabotage::sabotage;
 pub use shell::shell;

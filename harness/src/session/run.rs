@@ -10,7 +10,7 @@ use camino::Utf8Path;
 use libtest_mimic::{Completion, Failed, Trial};
 
 use super::arguments::RunArguments;
-use super::schedule::Schedule;
+use super::schedule::{Schedule, Turn};
 use super::shared::{Preparation, Shared};
 use crate::interrupt::{Interrupt, tell};
 use crate::report;
@@ -99,7 +99,7 @@ fn run(
     let shared =
         Arc::new(Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &chosen, accounts));
     runtime.spawn(watch_deadline(Arc::clone(&shared)));
-    let schedule = Arc::new(Schedule::new(chosen.iter().map(|scenario| scenario.phase)));
+    let schedule = Arc::new(Schedule::new(chosen.iter().map(Turn::of)));
     let trials = chosen.into_iter().map(|scenario| trial(scenario, &shared, &schedule)).chain(left).collect();
     let mut libtest = arguments.libtest.clone();
     // Plain lines where nobody looks on, in the order in which scenarios end.
@@ -120,17 +120,20 @@ fn run(
     })
 }
 
-/// Scenarios that run side by side unless `--test-threads` says otherwise: one for each core, since the guest needs them too
-/// where it is emulated, and four at most, since the hardened sshd takes few connections at once.
+/// Scenarios that are on their way at the same time unless `--test-threads` says otherwise: some more than may be asked then, which is
+/// the `Room`'s to say, so that there is always one that waits for its turn.
 fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4))
+    std::thread::available_parallelism().map_or(2, |cores| cores.get() * 2)
 }
 
 fn trial(scenario: Scenario, shared: &Arc<Shared>, schedule: &Arc<Schedule>) -> Trial {
     let (shared, schedule) = (Arc::clone(shared), Arc::clone(schedule));
     Trial::ignorable_test(scenario.name.clone(), move || {
-        let _permit = schedule.enter(scenario.phase, scenario.alone);
-        let asked = catch_unwind(AssertUnwindSafe(|| shared.ask(&scenario)));
+        let mut permit = schedule.turn(Turn::of(&scenario));
+        let asked = catch_unwind(AssertUnwindSafe(|| {
+            permit.begin(scenario.alone && shared.others_are_near(&scenario));
+            shared.ask(&scenario)
+        }));
         let record = asked.unwrap_or_else(|panic| shared.panicked(&scenario, panic.as_ref()));
         let verdict = verdict(&record, &shared.place().folder);
         shared.record(record);

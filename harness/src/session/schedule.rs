@@ -1,9 +1,23 @@
-//! Who may run when: phases in order, scenarios that change the machine alone.
+//! Who may run when: phases in order, in each the cold machine before its copies, and scenarios that change a shared machine alone.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::scenario::model::Phase;
+use crate::scenario::model::{On, Phase, Scenario};
+
+/// When a scenario's turn is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Turn {
+    phase: Phase,
+    on: On,
+}
+
+impl Turn {
+    /// Of a scenario.
+    pub fn of(scenario: &Scenario) -> Self {
+        Self { phase: scenario.phase, on: scenario.machine }
+    }
+}
 
 /// Hands out permits. Every chosen scenario asks for exactly one.
 ///
@@ -15,8 +29,8 @@ pub struct Schedule {
 }
 
 struct State {
-    /// Scenarios that have not finished, by phase.
-    open: BTreeMap<Phase, usize>,
+    /// Scenarios that have not finished, by turn.
+    open: BTreeMap<Turn, usize>,
     running: usize,
     alone: bool,
     /// Waiting to run alone; those that need not be alone let it pass first.
@@ -24,30 +38,24 @@ struct State {
 }
 
 impl Schedule {
-    /// For scenarios of these phases.
-    pub fn new(phases: impl Iterator<Item = Phase>) -> Self {
+    /// For scenarios with these turns.
+    pub fn new(turns: impl Iterator<Item = Turn>) -> Self {
         let mut open = BTreeMap::new();
-        for phase in phases {
-            *open.entry(phase).or_default() += 1;
+        for turn in turns {
+            *open.entry(turn).or_default() += 1;
         }
         let state = State { open, running: 0, alone: false, waiting_alone: 0 };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Waits until a scenario of this phase may run.
-    pub fn enter(&self, phase: Phase, alone: bool) -> Permit<'_> {
+    /// Waits until it is a scenario's turn.
+    pub fn turn(&self, turn: Turn) -> Permit<'_> {
         let mut state = self.lock();
-        while state.open.range(..phase).any(|(_, open)| *open > 0) {
+        while state.open.range(..turn).any(|(_, open)| *open > 0) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.waiting_alone += usize::from(alone);
-        while state.alone || (alone && state.running > 0) || (!alone && state.waiting_alone > 0) {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        state.waiting_alone -= usize::from(alone);
-        state.alone = alone;
-        state.running += 1;
-        Permit { schedule: self, phase }
+        drop(state);
+        Permit { schedule: self, turn, runs: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -55,18 +63,36 @@ impl Schedule {
     }
 }
 
-/// A scenario may run until this is dropped.
+/// It is a scenario's turn until this is dropped.
 pub struct Permit<'a> {
     schedule: &'a Schedule,
-    phase: Phase,
+    turn: Turn,
+    runs: bool,
+}
+
+impl Permit<'_> {
+    /// Waits until the scenario may run: until nothing else does if it must be alone, or else until nothing does that must be.
+    pub fn begin(&mut self, alone: bool) {
+        let mut state = self.schedule.lock();
+        state.waiting_alone += usize::from(alone);
+        while state.alone || (alone && state.running > 0) || (!alone && state.waiting_alone > 0) {
+            state = self.schedule.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting_alone -= usize::from(alone);
+        state.alone = alone;
+        state.running += 1;
+        self.runs = true;
+    }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let mut state = self.schedule.lock();
-        state.running -= 1;
-        state.alone = false;
-        if let Some(open) = state.open.get_mut(&self.phase) {
+        if self.runs {
+            state.running -= 1;
+            state.alone = false;
+        }
+        if let Some(open) = state.open.get_mut(&self.turn) {
             *open -= 1;
         }
         self.schedule.changed.notify_all();
@@ -79,33 +105,40 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
 
+    const HEALTH: Turn = Turn { phase: Phase::Health, on: On::Fork };
+
     #[test]
-    fn phases_run_in_order() {
-        let schedule = Schedule::new([Phase::Security, Phase::Boot, Phase::Boot].into_iter());
+    fn phases_run_in_order_and_copies_after_the_cold_machine() {
+        let turn = |phase, on| Turn { phase, on };
+        let boot = turn(Phase::Boot, On::Cold);
+        let turns = [turn(Phase::Security, On::Fork), turn(Phase::Boot, On::ForkOnly), boot, boot];
+        let schedule = Schedule::new(turns.into_iter());
         let order = Mutex::new(Vec::new());
         thread::scope(|scope| {
-            for phase in [Phase::Security, Phase::Boot, Phase::Boot] {
+            for turn in turns {
                 let (schedule, order) = (&schedule, &order);
                 scope.spawn(move || {
-                    let _permit = schedule.enter(phase, false);
-                    order.lock().unwrap().push(phase);
+                    let mut permit = schedule.turn(turn);
+                    permit.begin(false);
+                    order.lock().unwrap().push(turn);
                 });
             }
         });
-        assert_eq!(order.into_inner().unwrap(), [Phase::Boot, Phase::Boot, Phase::Security]);
+        assert_eq!(order.into_inner().unwrap(), [boot, boot, turns[1], turns[0]]);
     }
 
     #[test]
     fn nothing_runs_beside_one_that_must_be_alone() {
         let count = 40;
-        let schedule = Schedule::new(std::iter::repeat_n(Phase::Health, count));
+        let schedule = Schedule::new(std::iter::repeat_n(HEALTH, count));
         let (running, most_beside) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
             for index in 0..count {
                 let (schedule, running, most_beside) = (&schedule, &running, &most_beside);
                 scope.spawn(move || {
                     let alone = index % 4 == 0;
-                    let _permit = schedule.enter(Phase::Health, alone);
+                    let mut permit = schedule.turn(HEALTH);
+                    permit.begin(alone);
                     let beside = running.fetch_add(1, Ordering::SeqCst);
                     if alone {
                         most_beside.fetch_max(beside, Ordering::SeqCst);
@@ -120,15 +153,17 @@ mod tests {
 
     #[test]
     fn a_panic_gives_the_permit_back() {
-        let schedule = Schedule::new([Phase::Boot, Phase::Health].into_iter());
+        let boot = Turn { phase: Phase::Boot, on: On::Cold };
+        let schedule = Schedule::new([boot, HEALTH].into_iter());
         let panicked = thread::scope(|scope| {
             let boot = scope.spawn(|| {
-                let _permit = schedule.enter(Phase::Boot, true);
+                let mut permit = schedule.turn(boot);
+                permit.begin(true);
                 panic!("expected by this test");
             });
             boot.join().is_err()
         });
         assert!(panicked);
-        drop(schedule.enter(Phase::Health, false));
+        schedule.turn(HEALTH).begin(false);
     }
 }

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 
+use super::forks::{self, Fork, Forks};
 use super::machine::{self, Booted};
+use super::room::{Room, Seat};
 use super::run::say;
 use super::{about, profile};
 use crate::hex;
@@ -17,11 +19,12 @@ use crate::interrupt::{Interrupt, tell};
 use crate::scenario::accounts::Accounts;
 use crate::scenario::facts::Facts;
 use crate::scenario::mask::Mask;
-use crate::scenario::model::{Phase, Requires, Scenario, Variables};
-use crate::scenario::runner::{self, Context, Target};
+use crate::scenario::model::{On, Phase, Requires, Scenario, Variables};
+use crate::scenario::runner::{self, AfterFailure, Context, Target};
 use crate::settings::{AccelChoice, KeyChoice, Settings};
 use crate::transcript::model::{
-    FileRecord, ImageRecord, Outcome, OverallStatus, SCHEMA, ScenarioRecord, TestSummary, Transcript,
+    FileRecord, ForksRecord, ImageRecord, MachineRecord, Outcome, OverallStatus, SCHEMA, ScenarioRecord, TestSummary,
+    Transcript,
 };
 use crate::transcript::sign::SigningKey;
 use crate::transcript::store::{self, Place};
@@ -60,6 +63,9 @@ impl Preparation {
     }
 }
 
+/// The most scenarios that are asked on one machine at the same time.
+const MOST_BESIDE: u64 = 4;
+
 /// An image with its digests, taken before anything was booted.
 struct Provided {
     image: Image,
@@ -71,17 +77,36 @@ pub struct Shared {
     preparation: Preparation,
     runtime: tokio::runtime::Handle,
     interrupt: Arc<Interrupt>,
-    facts: Facts,
+    facts: Arc<Facts>,
     mask: Mask,
     secrets: Variables,
     accounts: Accounts,
     image: OnceLock<Result<Provided, String>>,
     machine: OnceLock<Result<Booted, Box<machine::Failure>>>,
+    forks: OnceLock<Result<Arc<Forks>, Box<ForksRecord>>>,
+    /// For scenarios that are asked on the booted machine at the same time.
+    beside: Arc<Room>,
     building: Mutex<Building>,
-    health: Mutex<Health>,
+    /// How long the guest had been ready when the last health scenario held.
+    healthy_after: Mutex<Option<Duration>>,
     records: Mutex<Vec<ScenarioRecord>>,
     over: AtomicBool,
     kept: AtomicBool,
+    /// The first fork on which something failed, if machines are kept.
+    kept_fork: Mutex<Option<(String, Fork)>>,
+}
+
+/// The machine a scenario is asked on.
+enum Asked<'a> {
+    /// The booted one, with others beside.
+    Booted {
+        booted: &'a Booted,
+        /// The word in the record.
+        word: &'static str,
+        _seat: Seat,
+    },
+    /// A copy.
+    Fork(Box<Fork>),
 }
 
 /// How long providing the image took, which the run's own deadline does not count.
@@ -91,11 +116,29 @@ struct Building {
     took: Duration,
 }
 
-/// When the machine was ready, and when the last health scenario first held.
-#[derive(Default)]
-struct Health {
-    ready: Option<Instant>,
-    took: Duration,
+impl Asked<'_> {
+    fn target(&self) -> &dyn Target {
+        match self {
+            Self::Booted { booted, .. } => *booted,
+            Self::Fork(fork) => &**fork,
+        }
+    }
+
+    /// The word in the record.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Booted { word, .. } => word,
+            Self::Fork(_) => "fork",
+        }
+    }
+
+    /// How long the guest has been ready, in its own seconds.
+    fn ready_for(&self) -> Duration {
+        match self {
+            Self::Booted { booted, .. } => booted.ready.elapsed(),
+            Self::Fork(fork) => fork.ready_for(),
+        }
+    }
 }
 
 impl Shared {
@@ -107,7 +150,7 @@ impl Shared {
         chosen: &[Scenario],
         accounts: Accounts,
     ) -> Self {
-        let facts = Facts::default();
+        let facts = Arc::new(Facts::default());
         let mask = Mask::default();
         let settings = &preparation.settings;
         facts.set("session.id", &preparation.place.session);
@@ -129,11 +172,15 @@ impl Shared {
             accounts,
             image: OnceLock::new(),
             machine: OnceLock::new(),
+            forks: OnceLock::new(),
+            // One for each core, since the guest needs them too where it is emulated, and few, since a hardened sshd takes few connections.
+            beside: Arc::new(Room::new(about::cores().min(MOST_BESIDE) as usize, 0)),
             building: Mutex::default(),
-            health: Mutex::default(),
+            healthy_after: Mutex::default(),
             records: Mutex::default(),
             over: AtomicBool::new(false),
             kept: AtomicBool::new(false),
+            kept_fork: Mutex::default(),
         }
     }
 
@@ -142,7 +189,7 @@ impl Shared {
         if let Some(reason) = self.interrupt.reason() {
             return self.unasked(scenario, Outcome::Skipped, format!("not asked: the run was cut short by {reason}"));
         }
-        let target = match scenario.requires() {
+        let booted = match scenario.requires() {
             Requires::Nothing => None,
             Requires::Image => match self.image() {
                 Ok(_) => None,
@@ -153,33 +200,139 @@ impl Shared {
                 Err(failure) => return self.unasked(scenario, Outcome::Errored, failure.short()),
             },
         };
-        if let Some(missing) = target.and_then(|booted| booted.profile.missing(&scenario.needs)) {
-            let name = target.map_or("", |booted| booted.profile.name.as_str());
-            return self.unasked(scenario, Outcome::Skipped, format!("`{name}` has no `{missing}`"));
+        if let Some((booted, missing)) =
+            booted.and_then(|booted| Some((booted, booted.profile.missing(&scenario.needs)?)))
+        {
+            let reason = format!("`{}` has no `{missing}`", booted.profile.name);
+            return self.unasked(scenario, Outcome::Skipped, reason);
         }
-        let context = Context {
+        let asked = match booted.map(|booted| self.machine_for(scenario, booted)).transpose() {
+            Ok(asked) => asked,
+            Err((outcome, reason)) => return self.unasked(scenario, outcome, reason),
+        };
+        let facts = match &asked {
+            Some(Asked::Fork(fork)) => &fork.facts,
+            _ => &self.facts,
+        };
+        let context = self.context(asked.as_ref().map(Asked::target), facts, booted);
+        let mut record = runner::run(scenario, &context);
+        if let Some(booted) = booted {
+            (record.answered_by, record.on_stand_in) = booted.profile.answering(&scenario.needs);
+        }
+        if let Some(asked) = asked {
+            asked.word().clone_into(&mut record.machine);
+            if scenario.phase == Phase::Health && matches!(record.outcome, Outcome::Passed | Outcome::Warned) {
+                self.health_held(asked.ready_for());
+            }
+            if let Asked::Fork(fork) = asked {
+                record.fork = Some(fork.record.clone());
+                self.part_with(*fork, &record);
+            }
+        }
+        record
+    }
+
+    /// What a scenario is run with, on the machine it has, if it needs one.
+    pub(super) fn context<'a>(
+        &'a self,
+        target: Option<&'a dyn Target>,
+        facts: &'a Facts,
+        booted: Option<&Booted>,
+    ) -> Context<'a> {
+        Context {
             runtime: &self.runtime,
-            target: target.map(|booted| booted as &dyn Target),
-            facts: &self.facts,
+            target,
+            facts,
             mask: &self.mask,
             secrets: &self.secrets,
             interrupt: &self.interrupt,
             session_start: self.preparation.started,
             session_folder: &self.preparation.place.folder,
             root: &self.preparation.settings.root,
-            time_factor: target.map_or(1, |booted| booted.time_factor),
+            env: &[],
+            after_failure: AfterFailure::Stop,
+            time_factor: booted.map_or(1, |booted| booted.time_factor),
             today: self.preparation.start.to_zoned(jiff::tz::TimeZone::UTC).date(),
             debug: self.preparation.settings.debug,
-        };
-        let mut record = runner::run(scenario, &context);
-        if let Some(booted) = target {
-            (record.answered_by, record.on_stand_in) = booted.profile.answering(&scenario.needs);
-            "cold".clone_into(&mut record.machine);
         }
-        if scenario.phase == Phase::Health && matches!(record.outcome, Outcome::Passed | Outcome::Warned) {
-            self.health_held();
+    }
+
+    /// The machine that a scenario is asked on; or how it ends without one, and why.
+    fn machine_for<'a>(&self, scenario: &Scenario, booted: &'a Booted) -> Result<Asked<'a>, (Outcome, String)> {
+        let on_booted = |word| Ok(Asked::Booted { booted, word, _seat: self.beside.enter() });
+        if scenario.machine == On::Cold {
+            return on_booted("cold");
         }
-        record
+        match (self.forks(booted), scenario.machine) {
+            (Ok(forks), _) => {
+                let folder = self.fork_folder(scenario);
+                let fork = forks
+                    .fork(scenario, folder)
+                    .map_err(|why| (Outcome::Errored, format!("there is no fork: {why}")))?;
+                Ok(Asked::Fork(Box::new(fork)))
+            }
+            (Err(record), On::ForkOnly) => Err((Outcome::Skipped, format!("there are no forks: {}", record.reason))),
+            (Err(_), _) => on_booted("shared"),
+        }
+    }
+
+    /// Where a fork leaves its logs: beside the long answers of its scenario.
+    fn fork_folder(&self, scenario: &Scenario) -> Utf8PathBuf {
+        self.preparation.place.folder.join(scenario.name.replace("::", "/")).join("machine")
+    }
+
+    /// What forks are made of: the machine is saved when the first is asked for, and ends.
+    fn forks(&self, booted: &Booted) -> Result<&Arc<Forks>, &ForksRecord> {
+        self.forks.get_or_init(|| self.prepare_forks(booted)).as_ref().map_err(|record| &**record)
+    }
+
+    fn prepare_forks(&self, booted: &Booted) -> Result<Arc<Forks>, Box<ForksRecord>> {
+        let preparation = &self.preparation;
+        let none = |reason: &str| Box::new(ForksRecord { method: "none".into(), reason: reason.into(), saved: None });
+        let qemu = preparation.qemu.as_ref().ok_or_else(|| none("QEMU was not looked for"))?;
+        let prepared = forks::prepare(&forks::Ground {
+            booted,
+            qemu,
+            session: &preparation.place.session,
+            folder: &preparation.place.folder.join("machine"),
+            facts: &self.facts,
+            runtime: &self.runtime,
+            interrupt: &self.interrupt,
+            session_start: preparation.started,
+            debug: preparation.settings.debug,
+        });
+        match prepared {
+            Ok(forks) => {
+                booted.end();
+                self.say(&format!("forks: by {} ({})", forks.record().method, forks.record().reason));
+                Ok(Arc::new(forks))
+            }
+            Err(record) => {
+                self.say(&format!("forks: none; all scenarios are asked on one machine ({})", record.reason));
+                Err(record)
+            }
+        }
+    }
+
+    /// Ends a fork, or keeps it: the first on which something failed, if machines are to be kept.
+    fn part_with(&self, fork: Fork, record: &ScenarioRecord) {
+        let failed = record.outcome >= Outcome::Failed && fork.lost().is_none();
+        if failed && self.preparation.settings.keep_vm && self.interrupt.reason().is_none() {
+            let mut kept = lock(&self.kept_fork);
+            if kept.is_none() {
+                *kept = Some((record.name.clone(), fork));
+                return;
+            }
+        }
+        self.mask_logs(&fork.end());
+    }
+
+    /// Whether a scenario may meet others on its machine. Boots and saves the machine if it has to be known.
+    pub fn others_are_near(&self, scenario: &Scenario) -> bool {
+        if scenario.requires() != Requires::Machine || scenario.machine == On::Cold {
+            return true;
+        }
+        self.machine().is_ok_and(|booted| self.forks(booted).is_err())
     }
 
     /// The record of a scenario that was not asked.
@@ -193,6 +346,7 @@ impl Shared {
             answered_by: Vec::new(),
             on_stand_in: false,
             machine: "none".to_owned(),
+            fork: None,
             started_ms: runner::milliseconds(self.elapsed()),
             took_ms: 0,
             steps: Vec::new(),
@@ -272,19 +426,17 @@ impl Shared {
             say: &|text| self.say(text),
         };
         let booted = machine::boot(&ground);
-        match &booted {
-            Ok(_) => lock(&self.health).ready = Some(Instant::now()),
-            Err(failure) => self.say(&format!("machine: {}", failure.long())),
+        if let Err(failure) = &booted {
+            self.say(&format!("machine: {}", failure.long()));
         }
         booted
     }
 
-    fn health_held(&self) {
-        let mut health = lock(&self.health);
-        if let Some(ready) = health.ready {
-            health.took = ready.elapsed();
-            self.facts.set("machine.health_seconds", health.took.as_secs());
-        }
+    fn health_held(&self, after: Duration) {
+        let mut healthy_after = lock(&self.healthy_after);
+        let latest = healthy_after.unwrap_or_default().max(after);
+        *healthy_after = Some(latest);
+        self.facts.set("machine.health_seconds", latest.as_secs());
     }
 
     /// Ends the machine unless it is to be kept, looks at the image again, and puts everything that was found into an unsigned transcript.
@@ -292,15 +444,18 @@ impl Shared {
         let settings = &self.preparation.settings;
         self.over.store(true, Ordering::SeqCst);
         let booted = self.machine.get();
+        let forks = self.forks.get().map(|forks| match forks {
+            Ok(forks) => forks.record().clone(),
+            Err(record) => (**record).clone(),
+        });
         let machine = match booted {
-            Some(Ok(booted)) => Some(booted.record()),
+            Some(Ok(booted)) => Some(MachineRecord { forks, ..booted.record() }),
             Some(Err(failure)) => failure.record.clone(),
             None => None,
         };
         self.kept.store(self.keeps_machine(), Ordering::SeqCst);
         if !self.kept.load(Ordering::SeqCst) {
             self.end_machine();
-            self.mask_logs();
         }
         let provided = self.image.get().and_then(|provided| provided.as_ref().ok());
         let unchanged = provided.filter(|_| machine.is_some()).map(unchanged);
@@ -367,10 +522,17 @@ impl Shared {
 
     /// Whether the machine stays up after its questions, for people to enter it.
     fn keeps_machine(&self) -> bool {
+        if self.interrupt.reason().is_some() {
+            return false;
+        }
+        if lock(&self.kept_fork).is_some() {
+            return true;
+        }
         let failed = lock(&self.records).iter().any(|record| record.outcome >= Outcome::Failed);
+        let saved = self.forks.get().is_some_and(Result::is_ok);
         let alive =
             self.machine.get().is_some_and(|booted| booted.as_ref().is_ok_and(|booted| booted.lost().is_none()));
-        self.preparation.settings.keep_vm && failed && alive && self.interrupt.reason().is_none()
+        self.preparation.settings.keep_vm && failed && alive && !saved
     }
 
     /// Why there was no image, or nothing was started, if so.
@@ -392,8 +554,8 @@ impl Shared {
     }
 
     /// The guest's own logs may quote a secret that it was given.
-    fn mask_logs(&self) {
-        let logs = self.preparation.place.folder.join("machine").read_dir_utf8();
+    pub(super) fn mask_logs(&self, folder: &Utf8Path) {
+        let logs = folder.read_dir_utf8();
         for log in logs.into_iter().flatten().flatten() {
             let Ok(bytes) = std::fs::read(log.path()) else { continue };
             let masked = self.mask.bytes(&bytes);
@@ -405,24 +567,34 @@ impl Shared {
 
     /// With `RAVE_KEEP_VM=1` and a failure: says how to enter the machine, and waits until the run is interrupted.
     pub fn keep_if_asked(&self) {
-        let Some(Ok(booted)) = self.machine.get().filter(|_| self.kept.load(Ordering::SeqCst)) else { return };
-        match booted.way_in() {
-            Ok(way) => {
+        if !self.kept.load(Ordering::SeqCst) {
+            return;
+        }
+        let way = match (&*lock(&self.kept_fork), self.machine.get()) {
+            (Some((name, fork)), _) => fork.way_in().map(|way| (format!("the machine of {name} is"), way)),
+            (None, Some(Ok(booted))) => booted.way_in().map(|way| ("the machine is".to_owned(), way)),
+            _ => return,
+        };
+        match way {
+            Ok((what, way)) => {
                 let line = machine::paste_line(&way.ssh);
-                tell(&format!("the machine is kept until ^C; enter it with:\n  {line}"));
+                tell(&format!("{what} kept until ^C; enter it with:\n  {line}"));
                 self.runtime.block_on(self.interrupt.wait());
             }
             Err(error) => tell(&format!("the machine is not kept: its key could not be written: {error}")),
         }
         self.end_machine();
-        self.mask_logs();
     }
 
-    /// Ends the machine, if there is one.
+    /// Ends what still runs.
     pub fn end_machine(&self) {
+        if let Some((_, fork)) = lock(&self.kept_fork).take() {
+            self.mask_logs(&fork.end());
+        }
         if let Some(Ok(booted)) = self.machine.get() {
             booted.end();
         }
+        self.mask_logs(&self.preparation.place.folder.join("machine"));
     }
 
     /// Where everything is, for people.
@@ -430,6 +602,38 @@ impl Shared {
         let place = &self.preparation.place;
         tell(&format!("transcript: {}", place.transcript));
         tell(&format!("artifacts: {}", place.folder));
+    }
+
+    /// What the run knows, of the booted machine too.
+    pub(super) fn facts(&self) -> &Arc<Facts> {
+        &self.facts
+    }
+
+    /// The project's folder.
+    pub(super) fn root(&self) -> &Utf8Path {
+        &self.preparation.settings.root
+    }
+
+    /// Time limits are stretched by this.
+    pub(super) fn time_factor(&self) -> u32 {
+        self.machine.get().and_then(|booted| booted.as_ref().ok()).map_or(1, |booted| booted.time_factor)
+    }
+
+    /// Provides the image.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn image_now(&self) -> Result<(), String> {
+        self.image().map(drop).map_err(Clone::clone)
+    }
+
+    /// Boots and saves the machine, without anything being asked of it alone.
+    ///
+    /// # Errors
+    /// Why there is no machine, or no fork of it.
+    pub(super) fn forks_now(&self) -> Result<&Arc<Forks>, String> {
+        let booted = self.machine().map_err(machine::Failure::short)?;
+        self.forks(booted).map_err(|record| format!("there are no forks: {}", record.reason))
     }
 
     /// The session's names and folders.
@@ -463,7 +667,8 @@ impl Shared {
         building.took + building.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    fn say(&self, text: &str) {
+    /// Says something to people, with secrets masked.
+    pub(super) fn say(&self, text: &str) {
         say(self.preparation.started, &self.mask.text(text));
     }
 }
@@ -514,7 +719,7 @@ fn record_of(provided: &Provided, unchanged_after_run: Option<bool>) -> ImageRec
 }
 
 /// RFC 3339 in UTC, to the millisecond.
-fn time(at: jiff::Timestamp) -> String {
+pub fn time(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }
 

@@ -216,7 +216,7 @@ pub struct MachineRecord {
     pub accelerator: String,
     /// Why that one.
     pub accelerator_reason: String,
-    /// `cold`, or `fork`.
+    /// `cold`: this session booted it; or `saved`: an earlier one did.
     pub origin: String,
     /// Factor by which time limits of scenarios were stretched.
     pub time_factor: u64,
@@ -224,8 +224,43 @@ pub struct MachineRecord {
     pub ready_state: Option<String>,
     /// Milliseconds from the start of QEMU to the readiness event.
     pub ready_ms: Option<u64>,
+    /// When that was.
+    pub ready_at: Option<String>,
+    /// How scenarios got machines of their own; `null` where none asked for one.
+    pub forks: Option<ForksRecord>,
     /// Why the machine did not come up or was lost.
     pub failure: Option<String>,
+}
+
+/// How scenarios got machines of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForksRecord {
+    /// How the memory of the saved machine gets into its forks: `x-ignore-shared` (mapped from one file), `mapped-ram` (read by each);
+    /// `none`: there are no forks, all scenarios were asked on the one machine.
+    pub method: String,
+    /// Why that one.
+    pub reason: String,
+    /// The saved machine; `null` where there is none.
+    pub saved: Option<SavedRecord>,
+}
+
+/// A machine that was saved after it had become ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SavedRecord {
+    /// The session that booted and saved it. A session saves one machine at most.
+    pub id: String,
+    /// When it became ready.
+    pub booted_at: String,
+    /// When it was saved.
+    pub saved_at: String,
+    /// How long it had been ready by then, milliseconds.
+    pub ready_for_ms: u64,
+    /// How long the saving took, milliseconds.
+    pub save_ms: u64,
+    /// Resident memory of QEMU when it was saved, MiB.
+    pub rss_mib: u64,
 }
 
 /// What the guest says about itself.
@@ -347,14 +382,35 @@ pub struct ScenarioRecord {
     pub answered_by: Vec<String>,
     /// Whether one of those is a stand-in.
     pub on_stand_in: bool,
-    /// `cold`, `fork`, or `none` where no machine was needed.
+    /// `cold`: the booted machine, before it was saved; `fork`: a copy for this scenario alone; `shared`: the booted machine, with others;
+    /// `none` where no machine was needed.
     pub machine: String,
+    /// The copy, if it was one.
+    pub fork: Option<ForkRecord>,
     /// When it began: milliseconds since the session began.
     pub started_ms: u64,
     /// How long it took, milliseconds.
     pub took_ms: u64,
     /// Its steps in order, up to the last one asked.
     pub steps: Vec<StepRecord>,
+}
+
+/// A copy of the saved machine, made for one scenario.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForkRecord {
+    /// The saved machine it is a copy of.
+    pub of: String,
+    /// When it began to run: milliseconds since the session began.
+    pub began_ms: u64,
+    /// From the decision to make it until it ran, milliseconds.
+    pub running_ms: u64,
+    /// From then until its clock was set and it had random numbers of its own, milliseconds.
+    pub awake_ms: u64,
+    /// How far its clock was from this machine's after that, at most, milliseconds.
+    pub clock_off_ms: u64,
+    /// The first random bytes it gave, hexadecimal: no two forks give the same.
+    pub random: String,
 }
 
 /// The result of one step.
@@ -385,6 +441,106 @@ pub struct StepRecord {
     pub took_ms: u64,
     /// The last answer; `null` where there was none.
     pub answer: Option<AnswerRecord>,
+}
+
+/// Whether scenarios notice what they are there to notice: what was broken on purpose, and which steps then did not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SensitivityRecord {
+    /// Counts over all of it.
+    pub summary: SensitivitySummary,
+    /// The scenarios.
+    pub scenarios: Vec<ScenarioSensitivity>,
+}
+
+/// Counts of steps and sabotages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SensitivitySummary {
+    /// All steps.
+    pub steps: u64,
+    /// Seen not to hold at least once.
+    pub seen: u64,
+    /// Said to be unbreakable, with the reason.
+    pub unbreakable: u64,
+    /// Not asked, for a reason given.
+    pub skipped: u64,
+    /// None of these.
+    pub unseen: u64,
+    /// All sabotages that were carried out or should have been.
+    pub sabotages: u64,
+    /// Sabotages after which something else happened than they declare.
+    pub unexpected: u64,
+}
+
+/// One scenario and what was broken under it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioSensitivity {
+    /// `phase::name`.
+    pub name: String,
+    /// The scenario file, relative to the project's folder.
+    pub file: String,
+    /// How it ended while nothing was broken; a scenario without a sabotage is not asked, and `skipped`.
+    pub unbroken: Outcome,
+    /// Why it was skipped or did not hold; empty otherwise.
+    pub reason: String,
+    /// Its steps in order.
+    pub steps: Vec<StepSensitivity>,
+    /// Its sabotages in order.
+    pub sabotages: Vec<SabotageRecord>,
+}
+
+/// Whether one step was seen not to hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StepSensitivity {
+    /// What it asks.
+    pub name: String,
+    /// Its line in the scenario file.
+    pub line: u64,
+    /// Whether it was.
+    pub verdict: Sensitivity,
+    /// The sabotages after which it did not hold, of those that name it.
+    pub seen_after: Vec<String>,
+    /// Why it is unbreakable or was skipped; empty otherwise.
+    pub reason: String,
+}
+
+/// Whether a step was ever seen not to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Sensitivity {
+    /// It was.
+    Seen,
+    /// No sabotage can make it fail.
+    Unbreakable,
+    /// It was not asked.
+    Skipped,
+    /// It never was.
+    Unseen,
+}
+
+/// One sabotage and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SabotageRecord {
+    /// What was broken, in the author's words.
+    pub name: String,
+    /// Its line in the scenario file.
+    pub line: u64,
+    /// Whether all happened that it declares, and nothing that it must not.
+    pub as_declared: bool,
+    /// Why it could not be carried out; empty otherwise.
+    pub reason: String,
+    /// Named steps that held all the same, or were not asked.
+    pub unnoticed: Vec<String>,
+    /// Steps before the first that noticed which could not be asked, though nobody said so.
+    pub errored: Vec<String>,
+    /// Steps that did not hold and are not named: they may be worth naming.
+    pub also_failed: Vec<String>,
+    /// How long it took, milliseconds.
+    pub took_ms: u64,
 }
 
 /// One difference between what was expected and what was answered.

@@ -6,7 +6,7 @@ use super::model::*;
 
 /// A transcript of a machine that booted and answered, without a signature.
 pub fn transcript() -> Transcript {
-    let records = [scenario("boot::ready"), scenario("health::nginx")];
+    let records = [scenario("boot::ready"), on_fork(scenario("health::nginx"))];
     let mut transcript = Transcript {
         schema: SCHEMA,
         test_session_id: "spinup-20261124-120000".into(),
@@ -51,6 +51,19 @@ pub fn transcript() -> Transcript {
             time_factor: 4,
             ready_state: Some("running".into()),
             ready_ms: Some(100_000),
+            ready_at: Some("2026-11-24T12:01:41.000Z".into()),
+            forks: Some(ForksRecord {
+                method: "x-ignore-shared".into(),
+                reason: "a fork was made and checked".into(),
+                saved: Some(SavedRecord {
+                    id: "spinup-20261124-120000".into(),
+                    booted_at: "2026-11-24T12:01:41.000Z".into(),
+                    saved_at: "2026-11-24T12:01:42.000Z".into(),
+                    ready_for_ms: 1000,
+                    save_ms: 40,
+                    rss_mib: 700,
+                }),
+            }),
             failure: None,
         }),
         profile: Some(ProfileRecord {
@@ -83,6 +96,19 @@ pub fn transcript() -> Transcript {
     transcript
 }
 
+/// The same, asked on a fork of that transcript's machine.
+fn on_fork(record: ScenarioRecord) -> ScenarioRecord {
+    let fork = ForkRecord {
+        of: "spinup-20261124-120000".into(),
+        began_ms: 101_000,
+        running_ms: 200,
+        awake_ms: 100,
+        clock_off_ms: 20,
+        random: "00".repeat(32),
+    };
+    ScenarioRecord { machine: "fork".into(), fork: Some(fork), ..record }
+}
+
 /// A scenario with one step that passed.
 pub fn scenario(name: &str) -> ScenarioRecord {
     let stream = StreamRecord { bytes: 3, digest: "sha256:bb".into(), excerpt: "ok\n".into(), file: None };
@@ -109,6 +135,7 @@ pub fn scenario(name: &str) -> ScenarioRecord {
         answered_by: vec!["nginx: nginx 1.26".into()],
         on_stand_in: false,
         machine: "cold".into(),
+        fork: None,
         started_ms: 100_000,
         took_ms: 15,
         steps: vec![step],

@@ -185,6 +185,7 @@ fn check_machine(transcript: &Transcript) -> Result<(), Refusal> {
     }
     let ready =
         machine.as_ref().is_some_and(|machine| machine.ready_ms.is_some()) && profile.is_some() && image.is_some();
+    check_forks(transcript)?;
     for record in transcript.results() {
         let mut steps = record.steps.iter().filter(|step| step.answer.is_some());
         if !ready && steps.any(|step| matches!(step.kind.as_str(), "run" | "http" | "port")) {
@@ -206,6 +207,49 @@ fn check_machine(transcript: &Transcript) -> Result<(), Refusal> {
         }
         if record.on_stand_in != record.answered_by.iter().any(|answered| answered.ends_with(" (stand-in)")) {
             return refuse(format!("`{}` does not say truly whether a stand-in answered", record.name));
+        }
+    }
+    Ok(())
+}
+
+/// How far a fork's clock may be off, milliseconds.
+const CLOCK_OFF_MS: u64 = 2000;
+
+/// That every fork is one of the machine that was saved, and a good one: its clock is right, and its random numbers are like nobody else's.
+fn check_forks(transcript: &Transcript) -> Result<(), Refusal> {
+    let forks = transcript.machine.as_ref().and_then(|machine| machine.forks.as_ref());
+    let saved = forks.and_then(|forks| forks.saved.as_ref());
+    if let Some(forks) = forks.filter(|forks| (forks.method == "none") != forks.saved.is_none()) {
+        return refuse(format!("forks by `{}` do not go with what was saved", forks.method));
+    }
+    let mut random = BTreeSet::new();
+    for record in transcript.results() {
+        let name = &record.name;
+        match (record.machine.as_str(), &record.fork) {
+            ("fork", Some(fork)) => {
+                if saved.map(|saved| &saved.id) != Some(&fork.of) {
+                    return refuse(format!(
+                        "`{name}` was asked on a fork of `{}`, which is not the saved machine",
+                        fork.of
+                    ));
+                }
+                if fork.clock_off_ms > CLOCK_OFF_MS {
+                    return refuse(format!(
+                        "`{name}` was asked on a fork whose clock was {} ms off",
+                        fork.clock_off_ms
+                    ));
+                }
+                if !random.insert(&fork.random) {
+                    return refuse(format!("`{name}` was asked on a fork with another fork's random numbers"));
+                }
+            }
+            ("shared", None) if saved.is_some() => {
+                return refuse(format!("`{name}` was asked on a shared machine, and there were forks"));
+            }
+            ("none" | "cold" | "shared", None) => {}
+            (machine, _) => {
+                return refuse(format!("`{name}` does not say truly which machine it was asked on: `{machine}`"));
+            }
         }
     }
     Ok(())
@@ -319,6 +363,22 @@ mod tests {
         check(
             |transcript| transcript.service_health[0].answered_by = vec!["gitlab: gitlab-ce 19".into()],
             "the profile does not have",
+        );
+        let forks = |transcript: &mut Transcript| transcript.machine.as_mut().unwrap().forks.take().unwrap();
+        check(|transcript| drop(forks(transcript)), "which is not the saved machine");
+        check(
+            |transcript| transcript.machine.as_mut().unwrap().forks.as_mut().unwrap().method = "none".into(),
+            "do not go with what was saved",
+        );
+        check(|transcript| transcript.service_health[0].fork.as_mut().unwrap().clock_off_ms = 2001, "2001 ms off");
+        check(|transcript| transcript.service_health[0].fork = None, "does not say truly which machine");
+        check(|transcript| transcript.validation_results[0].machine = "shared".into(), "and there were forks");
+        check(
+            |transcript| {
+                transcript.validation_results[0].machine = "fork".into();
+                transcript.validation_results[0].fork = transcript.service_health[0].fork.clone();
+            },
+            "another fork's random numbers",
         );
         check(|transcript| transcript.service_health[0].name = "boot::ready".into(), "is there twice");
         check(

@@ -22,13 +22,14 @@ use super::address;
 use super::console::{self, DeadEnd, Follower, Scanner, Signs};
 use super::credentials::{self, Credential};
 use super::machine::{
-    Boot, Disk, DiskFormat, FORWARDS, GUEST_HTTPS, HOST_SSH, Machine, NETDEV, command_line, default_cpu, paste_line,
-    shell_line,
+    Boot, Disk, DiskFormat, FORWARDS, GUEST_HTTPS, HOST_SSH, Machine, NETDEV, Origin, Sharing, command_line,
+    default_cpu, paste_line, shell_line,
 };
 use super::process::{Process, describe};
 use super::qemu::Qemu;
 use super::qmp::{self, ANSWER_WITHIN, Event, Qmp, QmpError, monitor_line};
 use super::runtime::{self, Runtime, RuntimeError, make_overlay};
+use super::wake::Caller;
 
 /// How long QEMU may take from its start to its first answer.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -96,18 +97,19 @@ pub enum Address {
 
 /// A machine that was started. All functions block and are for ordinary threads, not for tasks of the runtime.
 ///
-/// Fields drop in this order: QEMU is killed and reaped, then its folder with memory and overlay is removed. The tasks that watch the
-/// machine end by themselves when QEMU has ended.
+/// Fields drop in this order: QEMU is killed and reaped, then its folder with memory and overlay is removed, unless what was saved of the
+/// machine still needs it. The tasks that watch the machine end by themselves when QEMU has ended.
 pub struct Vm {
-    handle: Handle,
+    pub(super) handle: Handle,
     watched: Arc<Watched>,
-    qmp: Qmp,
-    machine: Machine,
-    image: Disk,
+    pub(super) qmp: Qmp,
+    pub(super) machine: Machine,
+    pub(super) image: Disk,
     evidence: PathBuf,
     started: Instant,
-    process: Process,
-    _runtime: Runtime,
+    pub(super) caller: Caller,
+    pub(super) process: Process,
+    pub(super) runtime: Arc<Runtime>,
 }
 
 /// What the watching tasks found out.
@@ -259,6 +261,12 @@ pub enum VmError {
     /// No loopback address would do.
     #[error("could not find a free loopback address")]
     NoAddress(#[source] io::Error),
+    /// The saved state of a machine could not be taken up.
+    #[error("QEMU did not take up the saved machine: {reason}")]
+    Incoming {
+        /// QEMU's words.
+        reason: String,
+    },
     /// A forward was refused.
     #[error("could not forward a port to the guest's {guest_port}: {reason}")]
     Forward {
@@ -329,10 +337,8 @@ impl Vm {
         make_overlay(&plan.qemu.img, &plan.image, &overlay.path)?;
         let credential_files = credentials::write_files(&plan.credentials, runtime.path())
             .map_err(|source| VmError::Write { path: runtime.path().to_owned(), source })?;
-        std::fs::create_dir_all(&plan.evidence).map_err(write_error(&plan.evidence))?;
-
         let in_runtime = |name: &str| runtime.path().join(name);
-        let mut machine = Machine {
+        let machine = Machine {
             qemu: plan.qemu.system.clone(),
             machine_type: plan.qemu.machine_type().into(),
             accelerator: plan.accelerator,
@@ -340,6 +346,8 @@ impl Vm {
             cores: plan.cores,
             memory_mib: plan.memory_mib,
             ram_file: in_runtime("ram"),
+            sharing: Sharing::Shared,
+            origin: Origin::Cold,
             disk: overlay,
             boot: plan.boot.clone(),
             address: Ipv4Addr::LOCALHOST,
@@ -348,27 +356,54 @@ impl Vm {
             console_log: plan.evidence.join(CONSOLE_LOG),
             journal_log: plan.evidence.join(JOURNAL_LOG),
             ready_socket: in_runtime("ready.sock"),
+            wake_socket: in_runtime("wake.sock"),
             qmp_socket: in_runtime("qmp.sock"),
         };
-        let launched = match plan.address {
+        let place = Place { runtime, evidence: plan.evidence.clone(), image: plan.image.clone(), debug: plan.debug };
+        for log in [&machine.console_log, &machine.journal_log] {
+            place.make_evidence_folder()?;
+            File::create(log).map_err(write_error(log))?;
+        }
+        let mut vm = Self::launch(machine, plan.address, place, handle)?;
+        vm.begin()?;
+        Ok(vm)
+    }
+
+    /// Starts QEMU, which waits, with everything that watches it.
+    pub(super) fn launch(
+        mut machine: Machine,
+        address: Address,
+        place: Place,
+        handle: &Handle,
+    ) -> Result<Self, VmError> {
+        place.make_evidence_folder()?;
+        let launched = match address {
             Address::Fixed(address) => {
                 machine.address = address;
-                handle.block_on(launch(&machine, plan))
+                handle.block_on(launch(&machine, &place))
             }
-            Address::Any => launch_anywhere(&mut machine, plan, handle),
+            Address::Any => launch_anywhere(&mut machine, &place, handle),
         };
-        let Launched { process, qmp, watched, started } = launched?;
+        let Launched { process, qmp, watched, caller } = launched?;
+        let Place { runtime, evidence, image, debug: _ } = place;
         Ok(Self {
             handle: handle.clone(),
             watched,
             qmp,
             machine,
-            image: plan.image.clone(),
-            evidence: plan.evidence.clone(),
-            started,
+            image,
+            evidence,
+            started: Instant::now(),
+            caller,
             process,
-            _runtime: runtime,
+            runtime: Arc::new(runtime),
         })
+    }
+
+    /// Lets the guest run, for the first time.
+    pub(super) fn begin(&mut self) -> Result<(), VmError> {
+        self.started = Instant::now();
+        self.go_on()
     }
 
     /// Waits until the guest says that it is ready. Ends at once when it cannot become ready any more or `interrupt` becomes true.
@@ -535,9 +570,13 @@ impl Vm {
     /// How much memory QEMU uses at this moment, in MiB, the guest's own included. Nothing if it has ended.
     #[must_use]
     pub fn rss_mib(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_nonzero())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
+        memory_mib(self.pid(), "VmRSS:")
+    }
+
+    /// How much of that is its own and shared with no other process, in MiB.
+    #[must_use]
+    pub fn private_mib(&self) -> Option<u64> {
+        private_mib(self.pid())
     }
 
     /// Writes a PNG of the screen.
@@ -639,7 +678,7 @@ impl Vm {
     }
 
     /// Runs a call to QEMU. Silence makes the machine count as lost.
-    fn control<T>(&self, call: impl Future<Output = Result<T, QmpError>>) -> Result<T, VmError> {
+    pub(super) fn control<T>(&self, call: impl Future<Output = Result<T, QmpError>>) -> Result<T, VmError> {
         let answer = self.handle.block_on(call);
         if let Err(error @ QmpError::Silent { .. }) = &answer {
             self.watched.lose(Loss::Silent(error.to_string()));
@@ -742,40 +781,69 @@ impl Watched {
     }
 }
 
-/// A QEMU that runs, with everything that watches it.
+/// Memory of a process that it shares with no other, in MiB (`RssAnon`, proc_pid_status(5)). Nothing if it has ended.
+#[must_use]
+pub fn private_mib(pid: rustix::process::Pid) -> Option<u64> {
+    memory_mib(pid, "RssAnon:")
+}
+
+fn memory_mib(pid: rustix::process::Pid, field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
+}
+
+/// Where a machine lives and what it leaves.
+pub(super) struct Place {
+    /// What goes away with it.
+    pub(super) runtime: Runtime,
+    /// What stays.
+    pub(super) evidence: PathBuf,
+    /// The image it comes from, for people who want to start it by hand.
+    pub(super) image: Disk,
+    /// Whether QMP messages are shown on stderr too.
+    pub(super) debug: bool,
+}
+
+impl Place {
+    pub(super) fn make_evidence_folder(&self) -> Result<(), VmError> {
+        std::fs::create_dir_all(&self.evidence).map_err(write_error(&self.evidence))
+    }
+}
+
+/// A QEMU that waits, with everything that watches it.
 struct Launched {
     process: Process,
     qmp: Qmp,
     watched: Arc<Watched>,
-    started: Instant,
+    caller: Caller,
 }
 
 /// Launches on one free address after the other while others keep taking them.
-fn launch_anywhere(machine: &mut Machine, plan: &Plan, handle: &Handle) -> Result<Launched, VmError> {
+fn launch_anywhere(machine: &mut Machine, place: &Place, handle: &Handle) -> Result<Launched, VmError> {
     let mut tries = 0;
     loop {
         tries += 1;
         machine.address = address::free(&[HOST_SSH, GUEST_HTTPS]).map_err(VmError::NoAddress)?;
-        match handle.block_on(launch(machine, plan)) {
+        match handle.block_on(launch(machine, place)) {
             Err(VmError::PortTaken { .. }) if tries < ADDRESS_TRIES => {}
             launched => return launched,
         }
     }
 }
 
-/// Starts QEMU, connects to it, watches it, and lets the guest run.
-async fn launch(machine: &Machine, plan: &Plan) -> Result<Launched, VmError> {
-    for log in [&machine.console_log, &machine.journal_log] {
-        File::create(log).map_err(write_error(log))?;
-    }
-    let command = plan.evidence.join(COMMAND);
-    let lines = format!("{}\n\n# By hand:\n{}\n", shell_line(&command_line(machine)), paste_line(machine, &plan.image));
+/// Starts QEMU, connects to it, and watches it.
+async fn launch(machine: &Machine, place: &Place) -> Result<Launched, VmError> {
+    let command = place.evidence.join(COMMAND);
+    let lines =
+        format!("{}\n\n# By hand:\n{}\n", shell_line(&command_line(machine)), paste_line(machine, &place.image));
     std::fs::write(&command, lines).map_err(write_error(&command))?;
-    let qmp_log = plan.evidence.join(QMP_LOG);
-    let log = qmp::Log::create(&qmp_log, plan.debug).map_err(write_error(&qmp_log))?;
-    let qemu_log = plan.evidence.join(QEMU_LOG);
+    let qmp_log = place.evidence.join(QMP_LOG);
+    let log = qmp::Log::create(&qmp_log, place.debug).map_err(write_error(&qmp_log))?;
+    let qemu_log = place.evidence.join(QEMU_LOG);
     let output = File::create(&qemu_log).map_err(write_error(&qemu_log))?;
     let ready = listen(&machine.ready_socket)?;
+    let wake = listen(&machine.wake_socket)?;
     let control = listen(&machine.qmp_socket)?;
 
     let process = Process::spawn(&command_line(machine), output)
@@ -783,12 +851,13 @@ async fn launch(machine: &Machine, plan: &Plan) -> Result<Launched, VmError> {
     let mut exit = process.exit();
     let connect = async {
         let (ready, _) = ready.accept().await.map_err(QmpError::Open)?;
+        let (wake, _) = wake.accept().await.map_err(QmpError::Open)?;
         let (control, _) = control.accept().await.map_err(QmpError::Open)?;
         let (qmp, events) = Qmp::open(control, log).await?;
-        Ok::<_, QmpError>((ready, qmp, events))
+        Ok::<_, QmpError>((ready, wake, qmp, events))
     };
     let connected = tokio::time::timeout(START_WITHIN, connect).await;
-    let (ready, qmp, events) = match connected {
+    let (ready, wake, qmp, events) = match connected {
         Ok(Ok(connected)) => connected,
         // A connection that breaks is QEMU's end, a moment before it is reaped.
         Ok(Err(error)) => match tokio::time::timeout(QUIT_WITHIN, exit.wait_for(Option::is_some)).await {
@@ -804,9 +873,7 @@ async fn launch(machine: &Machine, plan: &Plan) -> Result<Launched, VmError> {
     tokio::spawn(watch_exit(process.exit(), qemu_log, watched.clone()));
     tokio::spawn(watch_console(follower, process.exit(), watched.clone()));
     tokio::spawn(watch_ready(ready, watched.clone()));
-    let started = Instant::now();
-    qmp.go_on().await?;
-    Ok(Launched { process, qmp, watched, started })
+    Ok(Launched { process, qmp, watched, caller: Caller::new(wake) })
 }
 
 fn listen(path: &Path) -> Result<UnixListener, VmError> {
@@ -892,7 +959,7 @@ async fn watch_ready(socket: UnixStream, watched: Arc<Watched>) {
     }
 }
 
-fn write_error(path: &Path) -> impl FnOnce(io::Error) -> VmError {
+pub(super) fn write_error(path: &Path) -> impl FnOnce(io::Error) -> VmError {
     let path = path.to_owned();
     move |source| VmError::Write { path, source }
 }

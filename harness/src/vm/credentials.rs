@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::machine::{JOURNAL_PORT, READY_PORT};
+use super::machine::{JOURNAL_PORT, READY_PORT, WAKE_PORT};
 
 /// The unit that says when the guest is ready.
 pub const READY_UNIT: &str = "rave-ready.service";
 /// The unit that streams the journal.
 pub const JOURNAL_UNIT: &str = "rave-journal.service";
+/// The unit that makes a good machine of a copy.
+pub const WAKE_UNIT: &str = "rave-wake.service";
 
 /// Debian's and NixOS's places for programs. NixOS gives units no such path by itself.
 const PROGRAMS: &str = "/run/current-system/sw/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
@@ -41,7 +43,7 @@ pub struct Login<'a> {
     pub host_key_public: &'a str,
 }
 
-/// Everything the harness hands to a guest: the login, readiness, and the journal.
+/// Everything the harness hands to a guest: the login, readiness, the journal, and what wakes a copy of it.
 #[must_use]
 pub fn credentials(login: Login<'_>) -> Vec<Credential> {
     let mut all = login_credentials(login);
@@ -63,12 +65,13 @@ fn login_credentials(login: Login<'_>) -> Vec<Credential> {
     ]
 }
 
-/// The two units and what pulls them in. The journal starts as soon as its port is there, long before most services.
+/// The units and what pulls them in. The journal starts as soon as its port is there, long before most services.
 fn unit_credentials() -> Vec<Credential> {
     let wants = |unit: &str| format!("[Unit]\nWants={unit}\n");
     vec![
         Credential::new(format!("systemd.extra-unit.{READY_UNIT}"), ready_unit()),
-        Credential::new("systemd.unit-dropin.multi-user.target", wants(READY_UNIT)),
+        Credential::new(format!("systemd.extra-unit.{WAKE_UNIT}"), wake_unit()),
+        Credential::new("systemd.unit-dropin.multi-user.target", wants(&format!("{READY_UNIT} {WAKE_UNIT}"))),
         Credential::new(format!("systemd.extra-unit.{JOURNAL_UNIT}"), journal_unit()),
         Credential::new("systemd.unit-dropin.sysinit.target", wants(JOURNAL_UNIT)),
     ]
@@ -82,7 +85,26 @@ fn ready_unit() -> String {
          Description=Report readiness to the test harness\n\
          \n\
          {}",
-        service(READY_PORT, &format!("state=$$(systemctl is-system-running --wait); {say}"))
+        service(READY_PORT, ">", &format!("state=$$(systemctl is-system-running --wait); {say}"))
+    )
+}
+
+/// Waits for lines `NUMBER TIME SEED`: sets the clock, stirs the seed into the random pool, and answers with the time and with random
+/// bytes. A machine that was saved stands still in this loop, and every copy of it goes on here.
+fn wake_unit() -> String {
+    let script = r#"while read -r number now seed; do
+        date -u -s "@$$now" >/dev/null 2>&1 || date -u -s "@$${now%%.*}" >/dev/null
+        echo "$$seed" >/dev/urandom
+        random=$$(od -An -v -N32 -tx1 /dev/urandom | tr -dc 0-9a-f)
+        echo "$$number $$(date -u +%%s.%%N) $$random" >&0
+        done"#;
+    let script: Vec<_> = script.lines().map(str::trim).collect();
+    format!(
+        "[Unit]\n\
+         Description=Tell a copy of this machine the time, for the test harness\n\
+         \n\
+         {}",
+        service(WAKE_PORT, "<>", &script.join("; ").replace("do; ", "do "))
     )
 }
 
@@ -96,22 +118,22 @@ fn journal_unit() -> String {
          Before=shutdown.target\n\
          \n\
          {}",
-        service(JOURNAL_PORT, "exec journalctl -b -f -n all -o json --no-pager")
+        service(JOURNAL_PORT, ">", "exec journalctl -b -f -n all -o json --no-pager")
     )
 }
 
-/// A unit's service that sends what `script` prints to a virtio-serial port. In it, `%%` and `$$` are systemd's `%` and `$`.
+/// A unit's service whose `script` has a virtio-serial port as its output (`way` is `>`), or as its input too (`<>`). In it, `%%` and `$$` are systemd's `%` and `$`.
 ///
 /// `Type=exec`: the start job is done when the shell runs, so that the guest does not wait for what waits for the guest. The shell waits
 /// for the port by itself, since udev makes no unit of such devices (systemd 257 has no rule for it). No port, no report: that must not
 /// be a failed unit of the guest.
-fn service(port: &str, script: &str) -> String {
+fn service(port: &str, way: &str, script: &str) -> String {
     let device = format!("/dev/virtio-ports/{port}");
     format!(
         "[Service]\n\
          Type=exec\n\
          Environment=PATH={PROGRAMS}\n\
-         ExecStart=/bin/sh -c 'udevadm wait --timeout=600 {device} || exit 0; {{ {script}; }} > {device}'\n"
+         ExecStart=/bin/sh -c 'udevadm wait --timeout=600 {device} || exit 0; {{ {script}; }} {way} {device}'\n"
     )
 }
 
@@ -162,6 +184,7 @@ mod tests {
             "ssh.authorized_keys.root",
             "tmpfiles.extra",
             "systemd.extra-unit.rave-ready.service",
+            "systemd.extra-unit.rave-wake.service",
             "systemd.unit-dropin.multi-user.target",
             "systemd.extra-unit.rave-journal.service",
             "systemd.unit-dropin.sysinit.target",
@@ -199,6 +222,32 @@ mod tests {
             .replace("/dev/virtio-ports/rave.ready", "/dev/stdout");
         let output = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "{\"state\":\"degraded\"}\n");
+    }
+
+    #[test]
+    fn the_wake_unit_answers_with_time_and_random_bytes() {
+        let unit = wake_unit();
+        let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+        // As above; the clock of the machine that runs this test is left alone, and its pool may well be stirred.
+        let folder = tempfile::tempdir().unwrap();
+        let port = folder.path().join("port");
+        std::fs::write(&port, "7 1700000000.25 c2VlZA==\n").unwrap();
+        let script = command
+            .trim_start_matches("/bin/sh -c '")
+            .trim_end_matches('\'')
+            .replace("\\\\", "\\")
+            .replace("$$", "$")
+            .replace("%%", "%")
+            .replace("udevadm wait --timeout=600", "test -e")
+            .replace("date -u -s \"@$now\"", "false")
+            .replace("date -u -s \"@${now%.*}\"", "echo \"@${now%.*}\" >&2; echo")
+            .replace("/dev/virtio-ports/rave.wake", port.to_str().unwrap());
+        let output = std::process::Command::new("timeout").args(["5", "/bin/sh", "-c", &script]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "@1700000000\n");
+        let said = std::fs::read_to_string(&port).unwrap();
+        let answer: Vec<_> = said.lines().nth(1).unwrap().split(' ').collect();
+        assert_eq!((answer[0], answer[2].len()), ("7", 64), "{said}");
+        assert!(answer[1].starts_with(|digit: char| digit.is_ascii_digit()), "{said}");
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub const NETDEV: &str = "net0";
 pub const READY_PORT: &str = "rave.ready";
 /// The virtio-serial port on which the guest streams its journal.
 pub const JOURNAL_PORT: &str = "rave.journal";
+/// The virtio-serial port on which a copy of a machine is told the time and gives an account of itself.
+pub const WAKE_PORT: &str = "rave.wake";
 
 /// Everything QEMU is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +37,12 @@ pub struct Machine {
     pub cores: u32,
     /// Memory in MiB.
     pub memory_mib: u64,
-    /// The file that holds the memory; QEMU makes it.
+    /// The file that holds the memory.
     pub ram_file: PathBuf,
+    /// Who else may see what the guest writes there.
+    pub sharing: Sharing,
+    /// How the guest begins.
+    pub origin: Origin,
     /// The disk that is written to: an overlay, thrown away with the machine.
     pub disk: Disk,
     /// What is started.
@@ -53,7 +59,9 @@ pub struct Machine {
     pub journal_log: PathBuf,
     /// The socket on which the readiness line arrives. The harness listens there before QEMU starts, and QEMU connects.
     pub ready_socket: PathBuf,
-    /// The socket for QMP. The harness listens there too.
+    /// The socket behind [`WAKE_PORT`]. The harness listens there too.
+    pub wake_socket: PathBuf,
+    /// The socket for QMP. And there.
     pub qmp_socket: PathBuf,
 }
 
@@ -73,6 +81,24 @@ pub enum DiskFormat {
     Qcow2,
     /// Byte for byte.
     Raw,
+}
+
+/// What becomes of what the guest writes to its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// It goes to the file, which QEMU makes if it is not there.
+    Shared,
+    /// It stays in this process; the file, which is there, keeps what it holds (copy on write).
+    Private,
+}
+
+/// How a guest begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// With its first instruction.
+    Cold,
+    /// In the middle: QEMU waits for the state of a machine that was saved.
+    Incoming,
 }
 
 /// What is started.
@@ -132,6 +158,9 @@ pub fn command_line(machine: &Machine) -> Vec<OsString> {
     }
     serial_ports(&mut line, machine);
     control(&mut line, &machine.qmp_socket);
+    if machine.origin == Origin::Incoming {
+        line.option("-incoming").value("defer");
+    }
     line.0
 }
 
@@ -167,9 +196,13 @@ fn hardware(line: &mut Line, machine: &Machine) {
     line.option("-machine").value(&machine.machine_type).value(",memory-backend=ram");
     processor(line, machine);
     line.option("-m").value(format!("{}M", machine.memory_mib));
-    // In a file and shared, so that a copy of the booted machine can map the same memory copy-on-write.
+    // In a file, so that copies of the booted machine can map the same memory copy-on-write.
+    let share = match machine.sharing {
+        Sharing::Shared => "on",
+        Sharing::Private => "off",
+    };
     line.option("-object")
-        .value(format!("memory-backend-file,id=ram,size={}M,share=on,mem-path=", machine.memory_mib))
+        .value(format!("memory-backend-file,id=ram,size={}M,share={share},mem-path=", machine.memory_mib))
         .path(&machine.ram_file);
     line.option("-nodefaults").option("-no-user-config");
     line.option("-display").value("none");
@@ -221,6 +254,8 @@ fn serial_ports(line: &mut Line, machine: &Machine) {
     line.option("-device").value(format!("virtserialport,chardev=ready,name={READY_PORT}"));
     line.option("-chardev").value("file,id=journal,append=on,path=").path(&machine.journal_log);
     line.option("-device").value(format!("virtserialport,chardev=journal,name={JOURNAL_PORT}"));
+    line.option("-chardev").value("socket,id=wake,path=").path(&machine.wake_socket);
+    line.option("-device").value(format!("virtserialport,chardev=wake,name={WAKE_PORT}"));
 }
 
 fn control(line: &mut Line, qmp_socket: &Path) {
@@ -283,6 +318,8 @@ mod tests {
             cores: 2,
             memory_mib: 512,
             ram_file: "/run/m/ram".into(),
+            sharing: Sharing::Shared,
+            origin: Origin::Cold,
             disk: Disk { path: "/run/m/disk.qcow2".into(), format: DiskFormat::Qcow2 },
             boot: Boot::Disk,
             address: Ipv4Addr::new(127, 65, 1, 2),
@@ -291,6 +328,7 @@ mod tests {
             console_log: "/e/console.log".into(),
             journal_log: "/e/journal.jsonl".into(),
             ready_socket: "/run/m/ready.sock".into(),
+            wake_socket: "/run/m/wake.sock".into(),
             qmp_socket: "/run/m/qmp.sock".into(),
         }
     }
@@ -324,12 +362,23 @@ mod tests {
             -device virtserialport,chardev=ready,name=rave.ready
             -chardev file,id=journal,append=on,path=/e/journal.jsonl
             -device virtserialport,chardev=journal,name=rave.journal
+            -chardev socket,id=wake,path=/run/m/wake.sock
+            -device virtserialport,chardev=wake,name=rave.wake
             -chardev socket,id=qmp,path=/run/m/qmp.sock
             -mon chardev=qmp,mode=control
             -action reboot=shutdown,shutdown=pause,panic=pause,watchdog=pause
             -S";
         let expected: Vec<_> = expected.split_whitespace().map(OsString::from).collect();
         assert_eq!(command_line(&machine()), expected);
+    }
+
+    #[test]
+    fn a_fork_differs_from_its_machine_in_memory_and_beginning() {
+        let cold = command_line(&machine());
+        let fork = command_line(&Machine { sharing: Sharing::Private, origin: Origin::Incoming, ..machine() });
+        let differs: Vec<_> = fork.iter().filter(|word| !cold.contains(word)).collect();
+        let memory = "memory-backend-file,id=ram,size=512M,share=off,mem-path=/run/m/ram";
+        assert_eq!(differs, [memory, "-incoming", "defer"]);
     }
 
     #[test]

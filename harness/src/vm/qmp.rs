@@ -54,6 +54,17 @@ pub enum Event {
     Other(String),
 }
 
+/// How far the writing or reading of a machine's state has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transfer {
+    /// It goes on.
+    Underway,
+    /// It is done.
+    Done,
+    /// It failed, in QEMU's words.
+    Failed(String),
+}
+
 /// Why a command brought no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
@@ -199,6 +210,57 @@ impl Qmp {
         self.execute(qmp::cont {}, ANSWER_WITHIN).await.map(drop)
     }
 
+    /// Agrees with QEMU on how a machine's state is written or read.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`]; a QEMU that does not know the capability refuses.
+    pub async fn set_capability(&self, capability: qmp::MigrationCapability) -> Result<(), QmpError> {
+        let capabilities = vec![qmp::MigrationCapabilityStatus { capability, state: true }];
+        self.execute(qmp::migrate_set_capabilities { capabilities }, ANSWER_WITHIN).await.map(drop)
+    }
+
+    /// Takes a capability back.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`].
+    pub async fn unset_capability(&self, capability: qmp::MigrationCapability) -> Result<(), QmpError> {
+        let capabilities = vec![qmp::MigrationCapabilityStatus { capability, state: false }];
+        self.execute(qmp::migrate_set_capabilities { capabilities }, ANSWER_WITHIN).await.map(drop)
+    }
+
+    /// Begins to write the machine's state into a file.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`]. What goes wrong later is in [`Qmp::transfer`].
+    pub async fn write_state(&self, path: &Path) -> Result<(), QmpError> {
+        let uri = Some(file_uri(path));
+        self.execute(qmp::migrate { uri, channels: None, detach: None, resume: None }, ANSWER_WITHIN).await.map(drop)
+    }
+
+    /// Begins to read a machine's state from a file.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`]. What goes wrong later ends QEMU.
+    pub async fn read_state(&self, path: &Path) -> Result<(), QmpError> {
+        let uri = Some(file_uri(path));
+        self.execute(qmp::migrate_incoming { uri, channels: None, exit_on_error: None }, ANSWER_WITHIN).await.map(drop)
+    }
+
+    /// How far the writing or reading of a state has come.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`].
+    pub async fn transfer(&self, within: Duration) -> Result<Transfer, QmpError> {
+        let info = self.execute(qmp::query_migrate {}, within).await?;
+        Ok(match info.status {
+            Some(qmp::MigrationStatus::completed) => Transfer::Done,
+            Some(qmp::MigrationStatus::failed | qmp::MigrationStatus::cancelled) => {
+                Transfer::Failed(info.error_desc.unwrap_or_else(|| "QEMU does not say why".to_owned()))
+            }
+            _ => Transfer::Underway,
+        })
+    }
+
     /// Gives a line to QEMU's monitor for people, and returns what it printed.
     ///
     /// # Errors
@@ -221,6 +283,11 @@ impl Qmp {
         });
         self.jobs.send(job).ok().map(|()| answer)
     }
+}
+
+fn file_uri(path: &Path) -> String {
+    // QEMU looks for an offset after a comma; the paths here are the harness's own and have none.
+    format!("file:{}", path.display())
 }
 
 /// The QMP command behind [`Qmp::monitor`].

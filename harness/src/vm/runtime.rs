@@ -86,7 +86,7 @@ pub fn default_base() -> PathBuf {
 }
 
 impl Runtime {
-    /// Makes the folder in `base`, for its owner only, for a machine with this much memory.
+    /// Makes the folder in `base`, for its owner only, for a machine that keeps this much memory there.
     ///
     /// # Errors
     /// No space, too long a path, or what the system said.
@@ -157,7 +157,7 @@ fn check_length(base: &Path) -> Result<(), RuntimeError> {
 }
 
 /// The memory file is sparse, but it must be able to grow: QEMU is killed (SIGBUS) when it cannot.
-fn check_space(base: &Path, needed_mib: u64) -> Result<(), RuntimeError> {
+pub(super) fn check_space(base: &Path, needed_mib: u64) -> Result<(), RuntimeError> {
     let space = rustix::fs::statvfs(base)
         .map_err(|error| RuntimeError::Make { base: base.to_owned(), source: error.into() })?;
     let free_mib = space.f_bavail.saturating_mul(space.f_frsize) >> 20;

@@ -1,7 +1,9 @@
-//! The machine and whole runs, on a real QEMU with the microguest: started, watched, asked, lost, ended.
+//! The machine and whole runs, on a real QEMU with the microguest: started, watched, asked, lost, saved and forked, ended.
 
+mod fork;
 mod microguest;
 mod run;
+mod sabotage;
 #[path = "../support/mod.rs"]
 mod support;
 mod vm;

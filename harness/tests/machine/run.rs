@@ -56,7 +56,7 @@ const NEEDS: &str = "summary = 'x'\nneeds = ['gitlab']\n[[step]]\nname = 'true'\
 
 /// A project whose image is the microguest, with `word` on its kernel's command line, and a folder of its own for what
 /// machines leave.
-fn project(word: &str, scenarios: &[(&str, &str)]) -> Project {
+pub fn project(word: &str, scenarios: &[(&str, &str)]) -> Project {
     let project = Project::new(scenarios);
     let image = project.path("image");
     std::fs::create_dir(&image).unwrap();
@@ -74,7 +74,7 @@ fn project(word: &str, scenarios: &[(&str, &str)]) -> Project {
 }
 
 /// Nothing is left of a run's machines, a moment after it has ended.
-fn nothing_left(project: &Project) {
+pub fn nothing_left(project: &Project) {
     let deadline = Instant::now() + Duration::from_secs(20);
     until(deadline, || {
         let files: Vec<PathBuf> =
@@ -122,6 +122,18 @@ fn a_machine_is_asked_in_every_way_and_nothing_is_left() {
     assert_eq!(transcript["rave_version"], "microguest");
     assert_eq!(transcript["image"]["unchanged_after_run"], true);
     assert_eq!(transcript["machine"]["accelerator"], "tcg");
+    // Asked on a fork of a machine that this session booted and saved; what the fork itself said is beside its answers.
+    assert_eq!(transcript["validation_results"][0]["machine"], "cold");
+    let health = transcript["service_health"].as_array().unwrap();
+    let health = health.iter().find(|record| record["name"] == "health::false").unwrap();
+    assert_eq!(health["machine"], "fork");
+    assert_eq!(health["fork"]["of"], transcript["test_session_id"]);
+    assert_eq!(transcript["machine"]["forks"]["method"], "x-ignore-shared");
+    assert_eq!(transcript["machine"]["forks"]["saved"]["id"], transcript["test_session_id"]);
+    let session = project.path("artifacts").join(transcript["test_session_id"].as_str().unwrap());
+    assert!(session.join("health/false/machine/qmp.log").exists());
+    let own = std::fs::read_to_string(session.join("health/false/machine/console.log")).unwrap();
+    assert!(!own.contains("Linux version ") && own.contains("crng reseeded due to virtual machine fork"), "{own}");
     assert!(transcript["machine"]["ready_ms"].as_u64().unwrap() > 0);
     assert!(transcript["validation_results"][0]["answered_by"][0].as_str().unwrap().starts_with("ssh: "));
     let path = project.artifact(".json");
@@ -142,6 +154,59 @@ fn a_machine_that_is_lost_fails_what_is_asked_then_and_later() {
     let transcript = project.transcript();
     assert!(transcript["machine"]["failure"].as_str().unwrap().contains("panicked"));
     assert_eq!(transcript["test_summary"]["errored"], 2);
+    nothing_left(&project);
+}
+
+const WRITES: &str = "summary = 'x'\nalone = true\n[[step]]\nname = 'nobody was here'\nrun = 'ls /data | grep -c mark; touch /data/mark /tmp/mark; sleep 3'\nstdout = { equals = 0 }\n";
+const FORK: &str = include_str!("../../../scenarios/boot/fork.toml");
+
+#[test]
+fn every_scenario_has_a_machine_to_itself() {
+    // What is not of systemd in the scenario that is asked of every guest.
+    let steps: Vec<_> = FORK.split("\n[[step]]").collect();
+    let fork = [steps[0], steps[1], steps[3], steps[4], steps[5]].join("\n[[step]]");
+    let scenarios = [
+        ("boot/cold", TRUE),
+        ("boot/fork", &fork),
+        ("health/one", WRITES),
+        ("health/two", WRITES),
+        (
+            "security/lost",
+            "summary = 'x'\n[[step]]\nname = 'kill it'\nrun = 'echo c >/proc/sysrq-trigger; sleep 1000'\n",
+        ),
+        ("security/one", WRITES),
+    ];
+    let project = project("ok", &scenarios);
+    let ran = project.hermetic(&["run"]);
+    ran.check(
+        101,
+        &["boot::fork     ... ok", "health::one    ... ok", "health::two    ... ok", "security::one  ... ok"],
+    );
+    ran.check(
+        101,
+        &["security::lost ... FAILED", "the machine was lost: the guest's kernel panicked", "5 passed, 1 errored"],
+    );
+    nothing_left(&project);
+    let transcript = project.transcript();
+    assert_eq!(transcript["machine"]["failure"], serde_json::Value::Null);
+    assert_eq!(transcript["validation_results"][1]["machine"], "fork");
+    project.hermetic(&["verify", project.artifact(".json").to_str().unwrap()]).check(0, &["verified: FAILED"]);
+}
+
+#[test]
+fn a_guest_that_cannot_be_forked_is_shared_and_that_is_said() {
+    let forks_only = "summary = 'x'\nmachine = 'fork'\n[[step]]\nname = 'true'\nrun = 'true'\n";
+    let project = project("no-wake", &[("boot/fork", forks_only), ("health/true", TRUE), ("security/true", TRUE)]);
+    let ran = project.hermetic(&["run"]);
+    ran.check(
+        0,
+        &["forks: none; all scenarios are asked on one machine (the guest did not answer on its port `rave.wake`"],
+    );
+    ran.check(0, &["health::true   ... ok", "2 passed, 1 skipped"]);
+    let transcript = project.transcript();
+    assert_eq!(transcript["service_health"][0]["machine"], "shared");
+    assert_eq!(transcript["machine"]["forks"]["method"], "none");
+    project.hermetic(&["verify", project.artifact(".json").to_str().unwrap()]).check(0, &["verified: SUCCESS"]);
     nothing_left(&project);
 }
 

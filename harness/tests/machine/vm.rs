@@ -24,9 +24,9 @@ use tokio::sync::watch;
 use crate::microguest::microguest;
 
 /// Long enough for a microguest on a busy machine without acceleration.
-const ENOUGH: Duration = Duration::from_secs(120);
+pub const ENOUGH: Duration = Duration::from_secs(120);
 
-fn handle() -> Handle {
+pub fn handle() -> Handle {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME
         .get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
@@ -35,19 +35,24 @@ fn handle() -> Handle {
 }
 
 /// A place for one machine: its evidence and its runtime folder, so that a test can see what is left.
-struct Place {
+pub struct Place {
     folder: tempfile::TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         fs::create_dir(folder.path().join("base")).unwrap();
         Self { folder }
     }
 
-    fn plan(&self, word: &str) -> Plan {
+    pub fn plan(&self, word: &str) -> Plan {
         plan_in(self.folder.path(), word)
+    }
+
+    /// A path in it.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
     }
 
     fn start(&self, word: &str) -> Vm {
@@ -55,7 +60,7 @@ impl Place {
     }
 
     /// What is left of machines.
-    fn left(&self) -> Vec<PathBuf> {
+    pub fn left(&self) -> Vec<PathBuf> {
         left_in(self.folder.path())
     }
 }
@@ -74,12 +79,12 @@ fn left_in(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder.join("base")).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
-fn never() -> Interrupt {
+pub fn never() -> Interrupt {
     static NEVER: OnceLock<watch::Sender<bool>> = OnceLock::new();
     NEVER.get_or_init(|| watch::Sender::new(false)).subscribe()
 }
 
-fn enough() -> Instant {
+pub fn enough() -> Instant {
     Instant::now() + ENOUGH
 }
 

@@ -2,9 +2,11 @@
 
 use super::captures::CAPTURE_KEYS;
 use super::expectations::TEST_KEYS;
+use super::sabotage::SABOTAGE_KEYS;
 use super::*;
 use crate::scenario::accounts::Accounts;
 use crate::scenario::file::read_text;
+use crate::scenario::model::Tree;
 
 /// The example of the design, as it stands there.
 const EXAMPLE: &str = r#"
@@ -38,9 +40,13 @@ capture.authorize = { header = "location" }
 "#;
 
 fn read(text: &str) -> Result<Scenario, String> {
+    read_in(Phase::Health, text)
+}
+
+fn read_in(phase: Phase, text: &str) -> Result<Scenario, String> {
     let accounts = Accounts::default();
     let surroundings = Surroundings { folder: "scenarios".into(), accounts: &accounts };
-    let read = read_text("x.toml".into(), Phase::Health, text, &surroundings);
+    let read = read_text("x.toml".into(), phase, text, &surroundings);
     read.map_err(|mistakes| mistakes.to_string().replace("x.toml:", ""))
 }
 
@@ -84,7 +90,7 @@ fn the_reference_page() {
     let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     assert_eq!(read(example).map(|scenario| scenario.steps.len()), Ok(7));
     let built_ins = BUILT_INS.iter().map(|(name, ..)| name);
-    let keys = [STEP_KEYS, METHODS, HTTP_KEYS, TEST_KEYS, CAPTURE_KEYS].into_iter().flatten();
+    let keys = [STEP_KEYS, METHODS, HTTP_KEYS, TEST_KEYS, CAPTURE_KEYS, SABOTAGE_KEYS].into_iter().flatten();
     let missing: Vec<_> = built_ins.chain(keys).filter(|word| !page.contains(&format!("`{word}"))).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
@@ -209,6 +215,58 @@ fn every_mistake_is_reported() {
          9: `level` must be \"fail\" or \"warn\", not \"warning\"\n\
          13: `exit` must be a whole number or a table such as { not_equals = 0 }, not a text\n\
          14: `matches` is not a regular expression: unclosed group",
+    );
+}
+
+#[test]
+fn the_machine_goes_with_the_phase() {
+    let step = "[[step]]\nname = 'a'\nrun = 'true'\n";
+    let read = |phase, machine: &str| {
+        read_in(phase, &format!("summary = 's'\n{machine}\n{step}")).map(|scenario| scenario.machine)
+    };
+    assert_eq!(read(Phase::Image, ""), Ok(On::Cold));
+    assert_eq!(read(Phase::Boot, ""), Ok(On::Cold));
+    assert_eq!(read(Phase::Health, ""), Ok(On::Fork));
+    assert_eq!(read(Phase::Boot, "machine = 'cold'"), Ok(On::Cold));
+    assert_eq!(read(Phase::Boot, "machine = 'fork'"), Ok(On::ForkOnly));
+    assert_eq!(read(Phase::Image, "machine = 'fork'").unwrap_err(), "2: there are no forks before the phase `boot`");
+    let late = "2: after the phase `boot` there is no cold machine";
+    assert_eq!(read(Phase::Health, "machine = 'cold'").unwrap_err(), late);
+    let word = "2: `machine` must be \"cold\" or \"fork\", not \"mine\"";
+    assert_eq!(read(Phase::Health, "machine = 'mine'").unwrap_err(), word);
+}
+
+#[test]
+fn sabotages() {
+    let steps = "summary = 's'\n[[step]]\nname = 'a'\nrun = 'true'\n[[step]]\nname = 'b'\nhost = 'true'\n";
+    let sabotage = |text: &str| read(&format!("{steps}[[sabotage]]\n{text}\n"));
+    let whole = "name = 'x'\ntree = 'copy'\nhost = 'touch {{scratch.dir}}/a'\nrun = 'reboot'\nset = { 'image.disk' = '{{scratch.dir}}/a' }\n\
+                 env = { PATH = '/bin' }\nfails = ['a']\nerrors = ['b']\nwithin = '3s'";
+    let read_back = sabotage(whole).unwrap().sabotages.remove(0);
+    assert_eq!((read_back.line, read_back.tree, read_back.within), (8, Tree::Copy, Some(Duration::from_secs(3))));
+    assert_eq!((read_back.fails, read_back.errors), (vec!["a".to_owned()], vec!["b".to_owned()]));
+    assert_eq!(read_back.set[0].0, "image.disk");
+    let said = |text: &str, expected: &str| assert_eq!(sabotage(text).unwrap_err(), expected, "{text}");
+    said("name = 'x'\nfails = ['a']", "8: the sabotage breaks nothing: it needs one of `run`, `host`, `set`, `env`");
+    said("name = 'x'\nrun = 'x'", "8: the sabotage does not say which step must notice: it needs `fails` or `errors`");
+    said("run = 'x'\nfails = ['a']", "8: the sabotage has no `name`");
+    said(
+        "name = 'x'\nrun = 'x'\nfails = ['c', 'a', 'a']",
+        "11: the step `a` is named twice\n11: there is no step `c`, did you mean `a`?",
+    );
+    said(
+        "name = 'x'\nrun = '{{scratch.dri}}'\nfails = ['a']",
+        "10: unknown variable `{{scratch.dri}}`, did you mean `scratch.dir`?",
+    );
+    said(
+        "name = 'x'\nset = { 'image.dsk' = 'x' }\nfails = ['a']",
+        "10: the run knows no `image.dsk`, did you mean `image.disk`?",
+    );
+    said("name = 'x'\nrun = 'x'\nbreaks = ['a']\nfails = ['a']", "11: unknown key `breaks`");
+    said("name = 'x'\nrun = 'x'\ntree = 'mine'\nfails = ['a']", "11: `tree` is \"copy\" or left out, not \"mine\"");
+    check_file(
+        "summary = 's'\n[[step]]\nname = 'a'\nrun = 'x'\nunbreakable = 'why'\n[[sabotage]]\nname = 'x'\nrun = 'x'\nfails = ['a']",
+        "2: `a` is called unbreakable, and a sabotage names it",
     );
 }
 

@@ -1,0 +1,426 @@
+//! `hermetic sabotage`: breaks on purpose what scenarios ask about, each time on a machine or in a copy of its own, and looks whether they notice.
+//!
+//! A scenario is asked twice at least: while nothing is broken, since only what holds then can be seen to fail; and after each of its
+//! sabotages.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+use super::list::NothingChosen;
+use super::run::{Ended, watch_signals};
+use super::shared::{Preparation, Shared};
+use crate::error::chain;
+use crate::guest::{Captured, Exit};
+use crate::interrupt::Interrupt;
+use crate::scenario::facts::Facts;
+use crate::scenario::file::{self, Folder};
+use crate::scenario::host;
+use crate::scenario::model::{
+    BUILT_INS, Piece, Requires, SCRATCH, Sabotage, Scenario, Template, Tree, Variables, pieces,
+};
+use crate::scenario::runner::{self, AfterFailure, Context, Target, milliseconds};
+use crate::settings::Settings;
+use crate::transcript::model::{
+    Outcome, SabotageRecord, ScenarioRecord, ScenarioSensitivity, Sensitivity, SensitivityRecord, SensitivitySummary,
+    StepSensitivity,
+};
+
+/// How long a sabotage's own commands may take.
+const BREAK_WITHIN: Duration = Duration::from_secs(60);
+/// A step that waits may do so for this many times what it needed when nothing was broken, and the time below.
+const PATIENCE_TIMES: u32 = 3;
+const PATIENCE_MORE: Duration = Duration::from_secs(5);
+
+/// Breaks and asks the scenarios whose name contains one of the words, or all; prints what came of it.
+///
+/// # Errors
+/// If the settings or a scenario file are not as they must be, nothing is chosen, or there is no machine or no fork of it.
+pub fn sabotage(words: &[String], json: bool) -> anyhow::Result<Ended> {
+    let settings = Settings::from_environment()?;
+    let Folder { scenarios, accounts } = file::read(&settings.scenarios)?;
+    let chosen = |scenario: &Scenario| words.is_empty() || words.iter().any(|word| scenario.name.contains(word));
+    let scenarios: Vec<_> = scenarios.into_iter().filter(chosen).collect();
+    if scenarios.is_empty() {
+        return Err(NothingChosen(words.join(", ")).into());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let interrupt = Arc::new(Interrupt::default());
+    watch_signals(runtime.handle(), Arc::clone(&interrupt))?;
+    let needed = scenarios.iter().map(needs).max().unwrap_or(Requires::Nothing);
+    let preparation = Preparation::check(settings, needed)?;
+    let shared = Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &scenarios, accounts);
+    if needed == Requires::Machine {
+        shared.forks_now().map_err(|why| anyhow::anyhow!(why))?;
+    }
+    let record = all(&shared, &scenarios);
+    shared.end_machine();
+    if json {
+        println!("{}", serde_json::to_string_pretty(&record)?);
+    } else {
+        print!("{}", text(&record));
+    }
+    let SensitivitySummary { unseen, unexpected, .. } = record.summary;
+    let unbroken = record.scenarios.iter().all(|scenario| scenario.unbroken <= Outcome::Warned);
+    Ok(match interrupt.reason() {
+        Some(_) => Ended::CouldNotRun,
+        None if unseen + unexpected > 0 || !unbroken => Ended::Failed,
+        None => Ended::Passed,
+    })
+}
+
+/// What has to be there for a scenario and its sabotages. Without one it is not asked.
+fn needs(scenario: &Scenario) -> Requires {
+    let runs = scenario.sabotages.iter().any(|sabotage| sabotage.run.is_some());
+    match scenario.sabotages.is_empty() {
+        true => Requires::Nothing,
+        false if runs => Requires::Machine,
+        false => scenario.requires(),
+    }
+}
+
+/// Breaks and asks all of them, as many at once as there is room for.
+pub fn all(shared: &Shared, scenarios: &[Scenario]) -> SensitivityRecord {
+    let waiting = Mutex::new(scenarios.iter().enumerate().collect::<VecDeque<_>>());
+    let done = Mutex::new(BTreeMap::new());
+    let lock = |waiting: &Mutex<VecDeque<_>>| waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, |cores| cores.get() * 2) {
+            scope.spawn(|| {
+                while let Some((index, scenario)) = lock(&waiting) {
+                    let sensitivity = one(shared, scenario);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).insert(index, sensitivity);
+                }
+            });
+        }
+    });
+    let scenarios: Vec<_> = done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect();
+    SensitivityRecord { summary: summary(&scenarios), scenarios }
+}
+
+fn one(shared: &Shared, scenario: &Scenario) -> ScenarioSensitivity {
+    let mut sensitivity = ScenarioSensitivity {
+        name: scenario.name.clone(),
+        file: runner::relative(&scenario.file, shared.root()),
+        unbroken: Outcome::Skipped,
+        reason: "it has no sabotage".to_owned(),
+        steps: Vec::new(),
+        sabotages: Vec::new(),
+    };
+    let mut baseline = None;
+    if !scenario.sabotages.is_empty() {
+        match attempt(shared, scenario, 0, None) {
+            Err(Unasked { outcome, reason }) => (sensitivity.unbroken, sensitivity.reason) = (outcome, reason),
+            Ok(record) => {
+                sensitivity.unbroken = record.outcome;
+                sensitivity.reason = why(&record);
+                baseline = Some(record);
+            }
+        }
+    }
+    let holds = matches!(sensitivity.unbroken, Outcome::Passed | Outcome::Warned);
+    if let Some(baseline) = baseline.as_ref().filter(|_| holds) {
+        for (number, sabotage) in scenario.sabotages.iter().enumerate() {
+            shared.say(&format!("{}: {}", scenario.name, sabotage.name));
+            let patient = patient(scenario, sabotage, baseline, shared.time_factor());
+            let begun = Instant::now();
+            let record = attempt(shared, &patient, number + 1, Some(sabotage));
+            sensitivity.sabotages.push(judge(sabotage, baseline, record, begun.elapsed()));
+        }
+    }
+    sensitivity.steps = steps(scenario, baseline.as_ref(), &sensitivity.sabotages);
+    sensitivity
+}
+
+/// Why a scenario did not hold though nothing was broken.
+fn why(record: &ScenarioRecord) -> String {
+    match record.outcome {
+        Outcome::Failed | Outcome::Errored => {
+            let text = crate::report::text::scenario(record, "");
+            text.lines().next().unwrap_or_default().to_owned()
+        }
+        _ => record.reason.clone(),
+    }
+}
+
+/// The scenario with waits that are not longer than they have to be: what waits for a broken service would wait to the end.
+fn patient(scenario: &Scenario, sabotage: &Sabotage, baseline: &ScenarioRecord, time_factor: u32) -> Scenario {
+    let mut scenario = scenario.clone();
+    for (step, record) in scenario.steps.iter_mut().zip(&baseline.steps) {
+        let needed = Duration::from_millis(record.took_ms) * PATIENCE_TIMES / time_factor + PATIENCE_MORE;
+        step.within = step.within.map(|within| within.min(sabotage.within.unwrap_or(needed)));
+    }
+    scenario
+}
+
+/// Why a scenario was not asked at all.
+struct Unasked {
+    outcome: Outcome,
+    reason: String,
+}
+
+impl Unasked {
+    fn errored(reason: impl Into<String>) -> Self {
+        Self { outcome: Outcome::Errored, reason: reason.into() }
+    }
+}
+
+/// Asks a scenario once, on a fork of its own if it or what breaks it needs one.
+fn attempt(
+    shared: &Shared,
+    scenario: &Scenario,
+    number: usize,
+    sabotage: Option<&Sabotage>,
+) -> Result<ScenarioRecord, Unasked> {
+    if let Some(reason) = shared.interrupt().reason() {
+        return Err(Unasked::errored(format!("the run was cut short by {reason}")));
+    }
+    let folder = shared.place().folder.join("sabotage").join(scenario.name.replace("::", "/")).join(number.to_string());
+    let requires = scenario.requires().max(match sabotage.and_then(|sabotage| sabotage.run.as_ref()) {
+        Some(_) => Requires::Machine,
+        None => Requires::Nothing,
+    });
+    let booted = match requires {
+        Requires::Nothing => None,
+        Requires::Image => shared.image_now().map(|()| None).map_err(Unasked::errored)?,
+        Requires::Machine => Some(shared.machine().map_err(|failure| Unasked::errored(failure.short()))?),
+    };
+    if let Some((booted, missing)) = booted.and_then(|booted| Some((booted, booted.profile.missing(&scenario.needs)?)))
+    {
+        let reason = format!("`{}` has no `{missing}`", booted.profile.name);
+        return Err(Unasked { outcome: Outcome::Skipped, reason });
+    }
+    let fork = match booted {
+        None => None,
+        Some(_) => {
+            let forks = shared.forks_now().map_err(Unasked::errored)?;
+            Some(forks.fork(scenario, folder.join("machine")).map_err(Unasked::errored)?)
+        }
+    };
+    let below = fork.as_ref().map_or_else(|| shared.facts(), |fork| &fork.facts);
+    let facts = Facts::above(below);
+    let context = shared.context(fork.as_ref().map(|fork| fork as &dyn Target), &facts, booted);
+    let context = Context { session_folder: &folder, after_failure: AfterFailure::GoOn, ..context };
+    let record = match sabotage {
+        None => Ok(runner::run(scenario, &context)),
+        Some(sabotage) => broken(sabotage, scenario, &context),
+    };
+    if let Some(fork) = fork {
+        shared.mask_logs(&fork.end());
+    }
+    record
+}
+
+/// Carries out a sabotage and asks the scenario.
+fn broken(sabotage: &Sabotage, scenario: &Scenario, context: &Context<'_>) -> Result<ScenarioRecord, Unasked> {
+    let failed = |what: &str, why: String| Unasked::errored(format!("{what} could not be carried out: {why}"));
+    let base = crate::vm::runtime::default_base();
+    let scratch = tempfile::Builder::new().prefix("rave-sabotage-").tempdir_in(base);
+    let scratch = scratch.map_err(|error| failed("the sabotage", error.to_string()))?;
+    let folder = Utf8PathBuf::from_path_buf(scratch.path().to_owned());
+    let folder = folder.map_err(|path| failed("the sabotage", format!("`{}` is not UTF-8", path.display())))?;
+    let root = match sabotage.tree {
+        Tree::Project => context.root.to_owned(),
+        Tree::Copy => copy_tree(context.root, &folder).map_err(|why| failed("the copy of the tree", why))?,
+    };
+    if sabotage.tree == Tree::Copy
+        && let Ok(scenarios) = context.facts.get("harness.scenarios")
+        && let Ok(inside) = Utf8Path::new(&scenarios).strip_prefix(context.root)
+    {
+        context.facts.set("harness.scenarios", root.join(inside));
+    }
+    let fill = |template: &Template| fill(template, context.facts, &folder);
+    let env = sabotage.env.iter().map(|(name, value)| Ok((name.clone(), fill(value)?)));
+    let env = env.collect::<Result<Vec<_>, String>>().map_err(|why| failed("`env`", why))?;
+    let context = Context { root: &root, env: &env, ..*context };
+    let deadline = Instant::now() + BREAK_WITHIN * context.time_factor;
+    if let Some(command) = &sabotage.host {
+        let command = fill(command).map_err(|why| failed("`host`", why))?;
+        let place = host::Place { folder: &root, env: &[] };
+        let captured = host::run(&command, None, place, deadline, context.interrupt.flag());
+        carried_out(captured.map_err(|error| chain(&error))).map_err(|why| failed("`host`", why))?;
+    }
+    for (name, value) in &sabotage.set {
+        context.facts.set(name, fill(value).map_err(|why| failed("`set`", why))?);
+    }
+    if let (Some(command), Some(target)) = (&sabotage.run, context.target) {
+        let command = fill(command).map_err(|why| failed("`run`", why))?;
+        let captured = target.guest().run("root", &command, None, deadline);
+        carried_out(captured.map_err(|error| chain(&error))).map_err(|why| failed("`run`", why))?;
+    }
+    Ok(runner::run(scenario, &context))
+}
+
+fn carried_out(captured: Result<Captured, String>) -> Result<(), String> {
+    match captured? {
+        Captured { exit: Exit::Status(0), .. } => Ok(()),
+        Captured { exit, stdout, stderr, .. } => {
+            let said = [stdout, stderr].concat();
+            Err(format!("{exit:?}: {}", String::from_utf8_lossy(&said).trim()))
+        }
+    }
+}
+
+/// A text with the variables of the run in it, and the scratch folder.
+fn fill(template: &Template, facts: &Facts, scratch: &Utf8Path) -> Result<String, String> {
+    let mut variables = Variables::from([(SCRATCH.to_owned(), scratch.to_string())]);
+    for piece in pieces(&template.0) {
+        if let Piece::Name(name) = piece
+            && BUILT_INS.iter().any(|(known, ..)| *known == name)
+        {
+            variables.insert(name.to_owned(), facts.get(name)?);
+        }
+    }
+    Ok(template.fill(&variables))
+}
+
+/// A copy of what git knows of the project, with its changes, in `scratch`.
+fn copy_tree(root: &Utf8Path, scratch: &Utf8Path) -> Result<Utf8PathBuf, String> {
+    const COPY: &str = "set -e\n\
+        git clone -q --shared --no-checkout . \"$1\"\n\
+        git -C \"$1\" reset -q\n\
+        git ls-files -z --cached --others --exclude-standard --deduplicate |\n\
+        while IFS= read -r -d '' file; do [ ! -e \"$file\" ] || printf '%s\\0' \"$file\"; done |\n\
+        tar -c --null -T - | tar -x -C \"$1\"";
+    let copy = scratch.join("tree");
+    let output =
+        Command::new("bash").args(["-o", "pipefail", "-c", COPY, "copy"]).arg(&copy).current_dir(root).output();
+    let output = output.map_err(|error| format!("could not run bash: {error}"))?;
+    if output.status.success() { Ok(copy) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
+}
+
+fn judge(
+    sabotage: &Sabotage,
+    baseline: &ScenarioRecord,
+    record: Result<ScenarioRecord, Unasked>,
+    took: Duration,
+) -> SabotageRecord {
+    let mut judged = SabotageRecord {
+        name: sabotage.name.clone(),
+        line: sabotage.line,
+        as_declared: false,
+        reason: String::new(),
+        unnoticed: Vec::new(),
+        errored: Vec::new(),
+        also_failed: Vec::new(),
+        took_ms: milliseconds(took),
+    };
+    let record = match record {
+        Ok(record) => record,
+        Err(Unasked { outcome: _, reason }) => return SabotageRecord { reason, ..judged },
+    };
+    let mut noticed = false;
+    for (step, unbroken) in record.steps.iter().zip(&baseline.steps) {
+        let (name, outcome) = (&step.name, step.outcome);
+        // One that warned before shows nothing by warning again.
+        let fails = outcome == Outcome::Failed || (outcome == Outcome::Warned && unbroken.outcome != Outcome::Warned);
+        let errs = outcome == Outcome::Errored;
+        let (must_fail, must_err) = (sabotage.fails.contains(name), sabotage.errors.contains(name));
+        let as_named = (must_fail && fails) || (must_err && errs);
+        match (must_fail || must_err, as_named) {
+            (true, true) => noticed = true,
+            (true, false) => judged.unnoticed.push(name.clone()),
+            (false, _) if errs && !noticed => judged.errored.push(name.clone()),
+            (false, _) if fails || errs => judged.also_failed.push(name.clone()),
+            (false, _) => {}
+        }
+    }
+    judged.as_declared = judged.unnoticed.is_empty() && judged.errored.is_empty();
+    judged
+}
+
+fn steps(scenario: &Scenario, baseline: Option<&ScenarioRecord>, sabotages: &[SabotageRecord]) -> Vec<StepSensitivity> {
+    let step = |(index, step): (usize, &crate::scenario::model::Step)| {
+        let seen_after = sabotages.iter().filter(|record| {
+            let declared = scenario.sabotages.iter().find(|sabotage| sabotage.name == record.name);
+            let named = declared
+                .is_some_and(|sabotage| sabotage.fails.contains(&step.name) || sabotage.errors.contains(&step.name));
+            named && record.reason.is_empty() && !record.unnoticed.contains(&step.name)
+        });
+        let seen_after: Vec<_> = seen_after.map(|record| record.name.clone()).collect();
+        let unbroken = baseline.and_then(|baseline| baseline.steps.get(index));
+        let skipped = unbroken.filter(|record| record.outcome == Outcome::Skipped).map(|record| record.reason.clone());
+        let (verdict, reason) = match (seen_after.is_empty(), &step.unbreakable, skipped) {
+            (false, _, _) => (Sensitivity::Seen, String::new()),
+            (true, Some(reason), _) => (Sensitivity::Unbreakable, reason.clone()),
+            (true, None, Some(reason)) => (Sensitivity::Skipped, reason),
+            (true, None, None) => (Sensitivity::Unseen, String::new()),
+        };
+        StepSensitivity { name: step.name.clone(), line: step.line, verdict, seen_after, reason }
+    };
+    scenario.steps.iter().enumerate().map(step).collect()
+}
+
+fn summary(scenarios: &[ScenarioSensitivity]) -> SensitivitySummary {
+    let mut summary = SensitivitySummary::default();
+    for scenario in scenarios {
+        // What this guest does not have cannot be broken there.
+        let elsewhere = scenario.unbroken == Outcome::Skipped && !scenario.sabotages.is_empty();
+        for step in &scenario.steps {
+            summary.steps += 1;
+            *match step.verdict {
+                Sensitivity::Seen => &mut summary.seen,
+                Sensitivity::Unbreakable => &mut summary.unbreakable,
+                Sensitivity::Skipped => &mut summary.skipped,
+                Sensitivity::Unseen if elsewhere => &mut summary.skipped,
+                Sensitivity::Unseen => &mut summary.unseen,
+            } += 1;
+        }
+        for sabotage in &scenario.sabotages {
+            summary.sabotages += 1;
+            summary.unexpected += u64::from(!sabotage.as_declared);
+        }
+    }
+    summary
+}
+
+/// For people: what was never seen to fail, what came otherwise than declared, and the sums.
+fn text(record: &SensitivityRecord) -> String {
+    let mut text = String::new();
+    for scenario in &record.scenarios {
+        let _ = writeln!(text, "{}", scenario.name);
+        if !scenario.reason.is_empty() {
+            let _ = writeln!(text, "  {}: {}", scenario.unbroken.word(), scenario.reason);
+        }
+        for step in &scenario.steps {
+            let place = format!("{}:{}: {}", scenario.file, step.line, step.name);
+            let _ = match step.verdict {
+                Sensitivity::Seen => writeln!(text, "  seen         {place} (after: {})", step.seen_after.join("; ")),
+                Sensitivity::Unbreakable => writeln!(text, "  unbreakable  {place} ({})", step.reason),
+                Sensitivity::Skipped => writeln!(text, "  skipped      {place} ({})", step.reason),
+                Sensitivity::Unseen => writeln!(text, "  NEVER SEEN   {place}"),
+            };
+        }
+        for sabotage in scenario.sabotages.iter().filter(|sabotage| !sabotage.as_declared) {
+            let _ = writeln!(text, "  NOT AS DECLARED  {}:{}: {}", scenario.file, sabotage.line, sabotage.name);
+            for (what, names) in [("held all the same", &sabotage.unnoticed), ("could not be asked", &sabotage.errored)]
+            {
+                for name in names {
+                    let _ = writeln!(text, "    {what}: {name}");
+                }
+            }
+            if !sabotage.reason.is_empty() {
+                let _ = writeln!(text, "    {}", sabotage.reason);
+            }
+        }
+        for sabotage in scenario.sabotages.iter().filter(|sabotage| !sabotage.also_failed.is_empty()) {
+            let _ = writeln!(
+                text,
+                "  after `{}` also failed, and is not named: {}",
+                sabotage.name,
+                sabotage.also_failed.join("; ")
+            );
+        }
+    }
+    let SensitivitySummary { steps, seen, unbreakable, skipped, unseen, sabotages, unexpected } = record.summary;
+    let _ = writeln!(
+        text,
+        "sensitivity: of {steps} steps {seen} were seen to fail, {unbreakable} cannot, {skipped} were skipped, {unseen} never were; \
+         {unexpected} of {sabotages} sabotages came otherwise than declared"
+    );
+    text
+}
