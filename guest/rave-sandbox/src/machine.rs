@@ -72,7 +72,7 @@ fn listener(descriptor: impl AsFd) -> io::Result<TcpListener> {
 }
 
 fn make_cable() -> anyhow::Result<()> {
-    ip(&["tuntap", "add", "dev", TAP, "mode", "tap"])?;
+    ip(&["tuntap", "add", "dev", TAP, "mode", "tap", "user", "0"])?;
     ip(&["link", "set", "dev", TAP, "addrgenmode", "none"])?;
     ip(&["address", "add", HERE, "dev", TAP])?;
     ip(&["link", "set", "dev", TAP, "up"])

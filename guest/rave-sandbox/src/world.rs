@@ -1,9 +1,9 @@
 //! The system around the daemon: systemd, folders, ports, time. Everything that decides is elsewhere and can be tried on another world.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -96,8 +96,9 @@ impl System {
 
     fn make_folder(&self, id: &Id) -> io::Result<PathBuf> {
         let folder = self.folder(id);
-        DirBuilder::new().mode(0o755).create(&folder)?;
+        fs::create_dir(&folder)?;
         // The machine's process is nobody in particular; only root reaches this folder by its path.
+        fs::set_permissions(&folder, Permissions::from_mode(0o755))?;
         File::create(folder.join(CONSOLE))?;
         fs::set_permissions(folder.join(CONSOLE), Permissions::from_mode(0o666))?;
         Ok(folder)
