@@ -156,6 +156,10 @@ allowed = {rooms}
         self.process.as_mut().unwrap().try_wait().unwrap().is_none()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id().unwrap()
+    }
+
     /// Runs the program to its end.
     pub async fn run(&self, words: &[&str]) -> Output {
         self.command(words).output().await.unwrap()
@@ -265,6 +269,11 @@ allowed = {rooms}
     pub fn decisions(&self, event_id: &str) -> Vec<String> {
         let about = |record: &&Value| record["event_id"] == event_id;
         self.audit().iter().filter(about).map(|record| record["decision"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Waits until these are the decisions about an event: the last is written down after the reply is sent.
+    pub async fn decided(&self, event_id: &str, expected: &[&str]) {
+        self.until(&format!("{expected:?}"), || (self.decisions(event_id) == expected).then_some(())).await;
     }
 
     /// The log holds together, no secret is in it or in what the bridge said.
