@@ -56,7 +56,9 @@ impl Postgres {
     pub fn sql(&self, sql: &str) -> String {
         let mut command = Command::new(self.programs.join("psql"));
         command.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-U", &self.user, "-c", sql, "-h"]).arg(self.socket());
-        output(&mut command)
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     /// The folder of the socket.
@@ -89,7 +91,8 @@ fn programs() -> PathBuf {
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    let found = debian.chain(path).filter(|folder| folder.join("initdb").exists()).max();
+    let complete = |folder: &PathBuf| folder.join("initdb").exists() && folder.join("psql").exists();
+    let found = debian.filter(complete).max().or_else(|| path.into_iter().find(complete));
     found.expect("no initdb: these tests need the package postgresql")
 }
 
