@@ -67,6 +67,8 @@ TABLE
 test_needs() {
     cat <<'TABLE'
 sshd                openssh-server
+/usr/lib/postgresql postgresql
+/usr/lib/python3/dist-packages/gitlab  python3-gitlab
 shellcheck          shellcheck
 nix                 nix-bin
 initdb              postgresql
@@ -90,6 +92,7 @@ there() {
     python:*) python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)' "${1#*:}" ;;
     ruby:*) ruby -e 'Gem::Specification.find_by_name(ARGV[0])' "${1#*:}" ;;
     pkg-config:*) pkg-config --exists "${1#*:}" ;;
+    /*) [ -e "$1" ] ;;
     *) command -v "$1" ;;
     esac >/dev/null 2>&1
 }
