@@ -28,6 +28,9 @@ test: ## Test the harness itself: format, lints, unit tests, real machines
 	$(IN) guest/identity/test/run
 	$(IN) $(CARGO) test --locked --test machine
 
+fuzz: ## Forge a million transcripts (FUZZ_INPUTS); each must be refused, and nothing may panic
+	FUZZ_INPUTS=$${FUZZ_INPUTS:-1000000} $(IN) $(CARGO) test --locked -p rave-hermetic --test it mutants -- --nocapture
+
 check: ## Format, lints and shell scripts only
 	$(IN) $(CARGO) fmt --all --check
 	$(IN) $(CARGO) clippy --locked --workspace --all-targets -- -D warnings
@@ -44,4 +47,4 @@ bench: ## Measure what the harness costs
 clean: ## Remove what was compiled; transcripts and cached images stay
 	$(IN) $(CARGO) clean
 
-.PHONY: help smoke test check image bench clean
+.PHONY: help smoke test fuzz check image bench clean

@@ -69,6 +69,7 @@ test_needs() {
 sshd                openssh-server
 /usr/lib/postgresql postgresql
 /usr/lib/python3/dist-packages/gitlab  python3-gitlab
+xmllint             libxml2-utils
 shellcheck          shellcheck
 nix                 nix-bin
 initdb              postgresql

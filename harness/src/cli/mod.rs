@@ -1,5 +1,7 @@
 //! The `hermetic` command line.
 
+mod compare;
+mod export;
 mod image;
 mod keygen;
 mod report;
@@ -7,7 +9,7 @@ mod verify;
 
 use std::process::ExitCode;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand};
 
 use crate::session::{self, RunArguments};
@@ -37,14 +39,8 @@ enum Action {
         /// Only those whose name contains one of these words
         filters: Vec<String>,
     },
-    /// Verifies a transcript offline: signatures, schema, form, and that the summary follows from the results
-    Verify {
-        /// The transcript
-        transcript: Utf8PathBuf,
-        /// The key that must have signed it: a .pub file, or the base64 text itself
-        #[arg(long, value_name = "KEY")]
-        key: Option<String>,
-    },
+    /// Verifies a transcript offline: signatures, schema, form, that the summary follows from the results, and a policy
+    Verify(verify::VerifyArguments),
     /// Makes a key pair for signing transcripts
     Keygen {
         /// Where the secret key goes; the public one goes beside it as .pub
@@ -53,14 +49,12 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         password_file: Option<Utf8PathBuf>,
     },
-    /// Makes a report from a transcript
-    Report {
-        /// The transcript
-        transcript: Utf8PathBuf,
-        /// Where the JUnit XML goes; standard output if not given
-        #[arg(long, value_name = "FILE")]
-        junit: Option<Utf8PathBuf>,
-    },
+    /// Makes reports from a transcript: JUnit, HTML
+    Report(report::ReportArguments),
+    /// Says what a transcript says in the formats of others
+    Export(export::ExportArguments),
+    /// Holds the last of several transcripts against those before it: boot, readiness, memory, times, verdicts
+    Compare(compare::CompareArguments),
     /// Provides the image and prints where it is, its digests and its size
     Image,
     /// Breaks on purpose what scenarios ask about, and tells which steps notice
@@ -83,9 +77,14 @@ pub fn main() -> ExitCode {
     let done = match action {
         Action::Run(arguments) => return session::main(arguments).into(),
         Action::List { filters } => session::list(&filters),
-        Action::Verify { transcript, key } => return verify::main(&transcript, key.as_deref()),
+        Action::Verify(arguments) => return verify::main(&arguments),
         Action::Keygen { secret, password_file } => keygen::main(&secret, password_file.as_deref()),
-        Action::Report { transcript, junit } => report::main(&transcript, junit.as_deref()),
+        Action::Report(arguments) => report::main(&arguments),
+        Action::Export(arguments) => export::main(&arguments),
+        Action::Compare(arguments) => match compare::main(&arguments) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Action::Image => image::main(),
         Action::Sabotage { filters, json } => match session::sabotage(&filters, json) {
             Ok(ended) => return ended.into(),
@@ -109,5 +108,16 @@ pub fn main() -> ExitCode {
                 session::Ended::CouldNotRun.into()
             }
         }
+    }
+}
+
+/// An error about one of several transcripts; a refusal stays one.
+fn named(path: &Utf8Path, error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Refusal>() {
+        Ok(Refusal(mut reasons)) => {
+            reasons.iter_mut().for_each(|reason| reason.text = format!("`{path}`: {}", reason.text));
+            Refusal(reasons).into()
+        }
+        Err(error) => error.context(format!("could not check `{path}`")),
     }
 }

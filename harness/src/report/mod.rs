@@ -1,6 +1,11 @@
 //! Reports: functions of a transcript, so that they can be made again from a verified file.
 
+mod boot;
+pub mod compare;
+pub mod html;
+pub mod in_toto;
 mod junit;
+pub mod session;
 pub mod text;
 
 pub use junit::junit;

@@ -171,6 +171,16 @@ fn write(shared: &Shared, transcript: &Transcript) -> anyhow::Result<Transcript>
     let (verified, _) = verify::verify(&json, &minisig, Some(&own))
         .with_context(|| format!("the transcript `{}` does not verify", place.transcript))?;
     store::write_whole(&place.junit(), report::junit(&verified)?.as_bytes())?;
+    let session = report::session::Session::read(&place.folder);
+    let page = report::html::Page {
+        transcript: &verified,
+        file_name: place.transcript.file_name().unwrap_or_default(),
+        session: &session,
+        against: None,
+    };
+    // The logs of a machine that is kept are masked when it ends.
+    let page = shared.mask().text(&report::html::html(&page)?);
+    store::write_whole(&place.html(), page.as_bytes())?;
     Ok(verified)
 }
 

@@ -646,6 +646,11 @@ impl Shared {
         &self.preparation.key
     }
 
+    /// What must not be written.
+    pub fn mask(&self) -> &Mask {
+        &self.mask
+    }
+
     /// The switch that ends the run.
     pub fn interrupt(&self) -> &Interrupt {
         &self.interrupt

@@ -1,7 +1,9 @@
 //! The signed record of a session. Knows neither machines nor scenario files, so that a verifier needs no QEMU.
 
 pub mod canonical;
+pub mod dsse;
 pub mod model;
+pub mod policy;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod schema;

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The version of this format. A reader refuses any other.
-pub const SCHEMA: u64 = 1;
+/// The version of this format. A reader reads those before it as well, and refuses any other.
+pub const SCHEMA: u64 = 2;
 
 /// The signed record of one session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Transcript {
-    /// The version of this format ([`SCHEMA`]).
+    /// The version of this format: 1, or 2, which added forks.
     pub schema: u64,
     /// `spinup-YYYYMMDD-HHMMSS`, with `-N` where two sessions began in one second.
     pub test_session_id: String,
@@ -224,9 +224,11 @@ pub struct MachineRecord {
     pub ready_state: Option<String>,
     /// Milliseconds from the start of QEMU to the readiness event.
     pub ready_ms: Option<u64>,
-    /// When that was.
+    /// When that was. Since version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_at: Option<String>,
-    /// How scenarios got machines of their own; `null` where none asked for one.
+    /// How scenarios got machines of their own; absent where none asked for one. Since version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forks: Option<ForksRecord>,
     /// Why the machine did not come up or was lost.
     pub failure: Option<String>,
@@ -385,7 +387,8 @@ pub struct ScenarioRecord {
     /// `cold`: the booted machine, before it was saved; `fork`: a copy for this scenario alone; `shared`: the booted machine, with others;
     /// `none` where no machine was needed.
     pub machine: String,
-    /// The copy, if it was one.
+    /// The copy, if it was one. Since version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork: Option<ForkRecord>,
     /// When it began: milliseconds since the session began.
     pub started_ms: u64,

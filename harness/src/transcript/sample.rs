@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use super::model::*;
 
+/// The digest of its disk.
+pub const DISK: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
 /// A transcript of a machine that booted and answered, without a signature.
 pub fn transcript() -> Transcript {
     let records = [scenario("boot::ready"), on_fork(scenario("health::nginx"))];
@@ -25,16 +28,11 @@ pub fn transcript() -> Transcript {
             memory_mib: 24_000,
         },
         nix_version: None,
-        image_digest: Some("sha256:aa".into()),
+        image_digest: Some(DISK.into()),
         image: Some(ImageRecord {
             provider: "reference".into(),
             reason: "RAVE_IMAGE asks for it".into(),
-            files: vec![FileRecord {
-                role: "disk".into(),
-                path: "disk.qcow2".into(),
-                bytes: 1,
-                digest: "sha256:aa".into(),
-            }],
+            files: vec![FileRecord { role: "disk".into(), path: "disk.qcow2".into(), bytes: 1, digest: DISK.into() }],
             kernel_command_line: None,
             package_count: Some(1),
             built_seconds: Some(200),
@@ -111,7 +109,12 @@ fn on_fork(record: ScenarioRecord) -> ScenarioRecord {
 
 /// A scenario with one step that passed.
 pub fn scenario(name: &str) -> ScenarioRecord {
-    let stream = StreamRecord { bytes: 3, digest: "sha256:bb".into(), excerpt: "ok\n".into(), file: None };
+    let stream = StreamRecord {
+        bytes: 3,
+        digest: "sha256:dc51b8c96c2d745df3bd5590d990230a482fd247123599548e0632fdbf97fc22".into(),
+        excerpt: "ok\n".into(),
+        file: None,
+    };
     let step = StepRecord {
         name: "it answers".into(),
         line: 4,

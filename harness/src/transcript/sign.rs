@@ -11,6 +11,9 @@ use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox};
 use super::canonical;
 use super::model::{SigningKeyRecord, Transcript};
 
+/// What a signature says in clear, not covered by it.
+pub const UNTRUSTED_COMMENT: &str = "signature of a rave-hermetic boot transcript";
+
 /// The key a session signs with.
 pub struct SigningKey {
     public: PublicKey,
@@ -128,18 +131,45 @@ impl SigningKey {
         SigningKeyRecord { public_key: self.public_base64(), ephemeral: self.ephemeral }
     }
 
+    /// The number that minisign shows for the key: 16 hexadecimal digits.
+    pub fn id(&self) -> String {
+        self.public.keynum().iter().rev().map(|byte| format!("{byte:02X}")).collect()
+    }
+
+    /// The public half.
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// Signs bytes by plain Ed25519, for formats that are not minisign's.
+    ///
+    /// # Errors
+    /// If the key does not hold the two halves of an Ed25519 key.
+    pub fn sign_plain(&self, bytes: &[u8]) -> Result<[u8; 64], SignError> {
+        use ed25519_dalek::Signer as _;
+        let not_a_pair = || SignError::Minisign("the key does not hold an Ed25519 key pair".to_owned());
+        let text = self.secret.to_box(None).map_err(minisign)?.to_string();
+        let raw = decoded(&text).map_err(SignError::Minisign)?;
+        // Behind what derives a password there are the key's number, and the seed with the public half.
+        let pair: &[u8; 64] = raw[62..126].try_into().map_err(|_| not_a_pair())?;
+        let key = ed25519_dalek::SigningKey::from_keypair_bytes(pair).map_err(|_| not_a_pair())?;
+        if key.verifying_key().as_bytes()[..] != self.public.to_bytes()[10..] {
+            return Err(not_a_pair());
+        }
+        Ok(key.sign(bytes).to_bytes())
+    }
+
     /// Signs bytes; the text is a `.minisig` file.
     ///
     /// # Errors
     /// If minisign fails.
     pub fn sign(&self, bytes: &[u8], trusted_comment: &str) -> Result<String, SignError> {
-        let untrusted = "signature of a rave-hermetic boot transcript";
         let signature = minisign::sign(
             Some(&self.public),
             &self.secret,
             Cursor::new(bytes),
             Some(trusted_comment),
-            Some(untrusted),
+            Some(UNTRUSTED_COMMENT),
         );
         Ok(signature.map_err(minisign)?.into_string())
     }

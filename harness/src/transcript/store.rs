@@ -68,6 +68,11 @@ impl Place {
         self.transcript.with_extension("junit.xml")
     }
 
+    /// The page to look at.
+    pub fn html(&self) -> Utf8PathBuf {
+        self.transcript.with_extension("html")
+    }
+
     /// Writes a sealed transcript: signature first, so that a transcript never lies there without one.
     ///
     /// # Errors

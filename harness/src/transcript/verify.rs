@@ -5,15 +5,22 @@ use std::fmt;
 use std::io::Cursor;
 
 use minisign::{PublicKey, PublicKeyBox, SignatureBox};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use super::model::{Outcome, OverallStatus, SCHEMA, ScenarioRecord, StepRecord, TestSummary, Transcript};
+use super::model::{Outcome, OverallStatus, SCHEMA, ScenarioRecord, StepRecord, StreamRecord, TestSummary, Transcript};
 use super::{canonical, sign};
+use crate::hex;
 
 /// The largest transcript that is read, bytes.
 pub const LARGEST: u64 = 256 * 1024 * 1024;
 
+/// The versions of the format that are read.
+pub const READABLE: std::ops::RangeInclusive<u64> = 1..=SCHEMA;
+
 /// Whose key a transcript was verified with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Trust {
     /// The key came from whoever verifies.
     Given,
@@ -21,21 +28,93 @@ pub enum Trust {
     FromTranscript,
 }
 
-/// A reason not to believe a transcript.
+/// What a reason is about, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// The detached signature, or the one inside.
+    Signature,
+    /// Whose key it is.
+    Key,
+    /// That it is a transcript of a version that is read.
+    Schema,
+    /// The one byte form.
+    Canonical,
+    /// That the counts follow from the results.
+    Summary,
+    /// That the verdict follows from the results.
+    Status,
+    /// That its times fit each other.
+    Times,
+    /// The image: its digests, and that it did not change.
+    Image,
+    /// The machine and the guest's profile.
+    Machine,
+    /// That each result follows from what was recorded.
+    Results,
+    /// What the policy of whoever verifies asks for.
+    Policy,
+}
+
+/// One reason not to believe or not to accept a transcript.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// What it is about.
+    pub check: Check,
+    /// For people.
+    pub text: String,
+}
+
+/// All reasons that were found.
+#[derive(Debug, Default)]
+pub struct Findings(Vec<Reason>);
+
+impl Findings {
+    /// One more reason.
+    pub fn add(&mut self, check: Check, text: impl Into<String>) {
+        self.0.push(Reason { check, text: text.into() });
+    }
+
+    /// One more reason unless `holds`.
+    pub fn unless(&mut self, holds: bool, check: Check, text: impl FnOnce() -> String) {
+        if !holds {
+            self.add(check, text());
+        }
+    }
+
+    /// The reasons, in the order in which they were found.
+    pub fn reasons(&self) -> &[Reason] {
+        &self.0
+    }
+
+    /// `value`, if there is no reason against it.
+    ///
+    /// # Errors
+    /// With all reasons.
+    pub fn or<T>(self, value: T) -> Result<T, Refusal> {
+        if self.0.is_empty() { Ok(value) } else { Err(Refusal(self.0)) }
+    }
+}
+
+/// Why a transcript is not believed: at least one reason, and all that were found.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Refusal(pub String);
+pub struct Refusal(pub Vec<Reason>);
+
+impl Refusal {
+    /// With one reason.
+    pub fn new(check: Check, text: impl Into<String>) -> Self {
+        Self(vec![Reason { check, text: text.into() }])
+    }
+}
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        let texts: Vec<_> = self.0.iter().map(|reason| reason.text.as_str()).collect();
+        f.write_str(&texts.join("; "))
     }
 }
 
 impl std::error::Error for Refusal {}
-
-fn refuse<T>(reason: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal(reason.into()))
-}
 
 /// A public key from the text of a `.pub` file or from its base64 line alone.
 ///
@@ -47,241 +126,358 @@ pub fn public_key(text: &str) -> Result<PublicKey, Refusal> {
     } else {
         PublicKey::from_base64(text.trim())
     };
-    key.map_err(|error| Refusal(format!("the public key is not a minisign key: {error}")))
+    key.map_err(|error| Refusal::new(Check::Key, format!("the public key is not a minisign key: {error}")))
 }
 
-/// Verifies the bytes of a transcript file and of its detached signature.
+/// Verifies the bytes of a transcript file and of its detached signature, with the key it must be signed with or else with the
+/// one it names itself.
 ///
 /// # Errors
-/// The first reason not to believe it.
+/// Every reason not to believe it.
 pub fn verify(json: &[u8], minisig: &str, key: Option<&PublicKey>) -> Result<(Transcript, Trust), Refusal> {
-    let outer = SignatureBox::from_string(minisig)
-        .map_err(|error| Refusal(format!("the detached signature is not a minisign signature: {error}")))?;
-    // With a key of one's own the bytes are checked before anything in them is parsed.
-    if let Some(key) = key {
+    verify_with(json, minisig, key.map(std::slice::from_ref).unwrap_or_default())
+}
+
+/// As [`verify`], with any of several keys; with none, with the one the transcript names itself.
+///
+/// # Errors
+/// Every reason not to believe it. Where a stage makes the next one meaningless (bytes that are not those that were signed, a
+/// document that is not a transcript) there is nothing after it.
+pub fn verify_with(json: &[u8], minisig: &str, trusted: &[PublicKey]) -> Result<(Transcript, Trust), Refusal> {
+    let outer = signature_box(minisig, "the detached signature")?;
+    // With keys of one's own the bytes are checked before anything in them is parsed.
+    if let [first, ..] = trusted {
+        let key = trusted.iter().find(|key| key.keynum() == outer.keynum()).unwrap_or(first);
         check_signature(key, &outer, json, "the detached signature")?;
     }
-    let transcript: Transcript = serde_json::from_slice(json)
-        .map_err(|error| Refusal(format!("it is not a transcript of schema {SCHEMA}: {error}")))?;
+    let transcript = parse(json)?;
     let own = public_key(&transcript.signing_key.public_key)?;
-    let trust = match key {
-        Some(key) if *key == own => Trust::Given,
-        Some(_) => return refuse("it names another key than the one it was verified with"),
-        None => {
-            check_signature(&own, &outer, json, "the detached signature")?;
-            Trust::FromTranscript
-        }
+    let mut findings = Findings::default();
+    let trust = if trusted.is_empty() {
+        check_signature(&own, &outer, json, "the detached signature")?;
+        Trust::FromTranscript
+    } else {
+        // The detached signature was verified with the trusted key of this number.
+        let named = trusted.contains(&own) && own.keynum() == outer.keynum();
+        findings.unless(named, Check::Key, || "it names another key than the one it was verified with".to_owned());
+        Trust::Given
     };
-    if transcript.schema != SCHEMA {
-        return refuse(format!("it has schema {}, this program reads {SCHEMA}", transcript.schema));
-    }
-    match canonical::of(&transcript) {
-        Ok(bytes) if bytes == json => {}
-        _ => return refuse("it is not in canonical form (RFC 8785)"),
-    }
-    check_inner(&transcript, &own)?;
     let comment = sign::trusted_comment(&transcript);
-    if outer.trusted_comment().ok().as_ref() != Some(&comment) {
-        return refuse(format!("the signature's trusted comment is not `{comment}`"));
+    check_comment(&outer, &comment, "the detached signature", &mut findings);
+    check_inner(&transcript, &own, &mut findings);
+    check_document(&transcript, json, &mut findings);
+    findings.or((transcript, trust))
+}
+
+/// Everything that can be said of a document without its signatures: that it is a transcript, in the one byte form, and that
+/// it does not contradict itself.
+///
+/// # Errors
+/// Every reason not to believe it.
+pub fn document(json: &[u8]) -> Result<Transcript, Refusal> {
+    let transcript = parse(json)?;
+    let mut findings = Findings::default();
+    check_document(&transcript, json, &mut findings);
+    findings.or(transcript)
+}
+
+/// The version alone: a document of another version is refused for that and not for its unknown fields.
+#[derive(Deserialize)]
+struct Version {
+    schema: u64,
+}
+
+fn parse(json: &[u8]) -> Result<Transcript, Refusal> {
+    let refuse = |text: String| Refusal::new(Check::Schema, text);
+    // Found before anything else, so that the reason is the same for every place where such bytes stand.
+    let text = std::str::from_utf8(json).map_err(|error| refuse(format!("it is not UTF-8: {error}")))?;
+    if let Ok(Version { schema }) = serde_json::from_str(text)
+        && !READABLE.contains(&schema)
+    {
+        let (first, last) = READABLE.into_inner();
+        return Err(refuse(format!("it has schema {schema}; this program reads {first} to {last}")));
     }
-    check_consistency(&transcript)?;
-    Ok((transcript, trust))
+    serde_json::from_str(text).map_err(|error| refuse(format!("it is not a transcript: {error}")))
+}
+
+/// A signature exactly as it is written: stock minisign also takes other spellings, and a comment nobody signed.
+fn signature_box(text: &str, what: &str) -> Result<SignatureBox, Refusal> {
+    let found = SignatureBox::from_string(text)
+        .map_err(|error| Refusal::new(Check::Signature, format!("{what} is not a minisign signature: {error}")))?;
+    if found.untrusted_comment().ok().as_deref() != Some(sign::UNTRUSTED_COMMENT) {
+        return Err(Refusal::new(Check::Signature, format!("{what} has another comment than this program writes")));
+    }
+    if found.to_string() == text {
+        Ok(found)
+    } else {
+        Err(Refusal::new(Check::Signature, format!("{what} is not written as this program writes it")))
+    }
 }
 
 fn check_signature(key: &PublicKey, signature: &SignatureBox, bytes: &[u8], what: &str) -> Result<(), Refusal> {
     minisign::verify(key, signature, Cursor::new(bytes), true, false, false)
-        .map_err(|error| Refusal(format!("{what} does not verify: {error}")))
+        .map_err(|error| Refusal::new(Check::Signature, format!("{what} does not verify: {error}")))
 }
 
-fn check_inner(transcript: &Transcript, key: &PublicKey) -> Result<(), Refusal> {
-    let Some(text) = &transcript.signature else { return refuse("it has no signature inside") };
-    let inner = SignatureBox::from_string(text)
-        .map_err(|error| Refusal(format!("the signature inside is not a minisign signature: {error}")))?;
-    let bytes = canonical::of_unsigned(transcript).map_err(|error| Refusal(error.to_string()))?;
-    check_signature(key, &inner, &bytes, "the signature inside")?;
-    if inner.trusted_comment().ok().as_ref() == Some(&sign::trusted_comment(transcript)) {
-        Ok(())
-    } else {
-        refuse("the trusted comment of the signature inside is about another session, image or status")
+fn check_comment(signature: &SignatureBox, expected: &str, what: &str, findings: &mut Findings) {
+    let found = signature.trusted_comment().unwrap_or_default();
+    findings.unless(found == expected, Check::Signature, || {
+        format!("the trusted comment of {what} is `{found}`, about another session, image or status than `{expected}`")
+    });
+}
+
+fn check_inner(transcript: &Transcript, key: &PublicKey, findings: &mut Findings) {
+    let what = "the signature inside";
+    let Some(text) = &transcript.signature else {
+        return findings.add(Check::Signature, "it has no signature inside");
+    };
+    let checked = signature_box(text, what).and_then(|inner| {
+        let bytes = canonical::of_unsigned(transcript)
+            .map_err(|error| Refusal::new(Check::Canonical, format!("it cannot be written as JSON: {error}")))?;
+        check_signature(key, &inner, &bytes, what)?;
+        Ok(inner)
+    });
+    match checked {
+        Ok(inner) => check_comment(&inner, &sign::trusted_comment(transcript), what, findings),
+        Err(Refusal(reasons)) => findings.0.extend(reasons),
     }
 }
 
-/// That the summary, the verdict and every outcome follow from what was recorded.
-fn check_consistency(transcript: &Transcript) -> Result<(), Refusal> {
-    let summary = TestSummary::of(transcript.results());
-    if summary != transcript.test_summary {
-        return refuse(format!("the summary says {:?}, the results say {summary:?}", transcript.test_summary));
-    }
-    let follows = transcript.status_of_results();
-    let status = transcript.overall_status;
-    if status != OverallStatus::Aborted && status != OverallStatus::Failed && status != follows {
-        return refuse(format!("the status is {}, the results say {}", status.word(), follows.word()));
-    }
-    if matches!(status, OverallStatus::Aborted) || status != follows {
-        if transcript.reasons.is_empty() {
-            return refuse(format!("the status is {} and no reason is given", status.word()));
-        }
-    } else if status != OverallStatus::Failed && !transcript.reasons.is_empty() {
-        return refuse("it gives reasons for a failure, and its status is none");
-    }
-    check_times(transcript)?;
-    check_image(transcript)?;
-    check_machine(transcript)?;
+fn check_document(transcript: &Transcript, json: &[u8], findings: &mut Findings) {
+    check_version(transcript, findings);
+    let canonical = canonical::of(transcript).is_ok_and(|bytes| bytes == json);
+    findings.unless(canonical, Check::Canonical, || "it is not in canonical form (RFC 8785)".to_owned());
+    check_status(transcript, findings);
+    check_times(transcript, findings);
+    check_image(transcript, findings);
+    check_machine(transcript, findings);
     let mut names = BTreeSet::new();
     for (field, phases, records) in transcript.sections() {
         for record in records {
             let name = &record.name;
-            if !names.insert(name) {
-                return refuse(format!("`{name}` is there twice"));
-            }
-            if !phases.iter().any(|phase| name.strip_prefix(phase).is_some_and(|rest| rest.starts_with("::"))) {
-                return refuse(format!("`{name}` does not belong into {field}"));
-            }
-            check_scenario(record).or_else(|why| refuse(format!("`{name}`: {why}")))?;
+            findings.unless(names.insert(name), Check::Results, || format!("`{name}` is there twice"));
+            let belongs =
+                phases.iter().any(|phase| name.strip_prefix(phase).is_some_and(|rest| rest.starts_with("::")));
+            findings.unless(belongs, Check::Results, || format!("`{name}` does not belong into {field}"));
+            check_scenario(record, findings);
         }
     }
-    Ok(())
 }
 
-fn check_times(transcript: &Transcript) -> Result<(), Refusal> {
-    let time = |what: &str, text: &str| {
-        text.parse::<jiff::Timestamp>().map_err(|_| Refusal(format!("{what} `{text}` is not an RFC 3339 time")))
+/// That a document of an older version has no field of a newer one.
+fn check_version(transcript: &Transcript, findings: &mut Findings) {
+    let machine = transcript.machine.as_ref();
+    let forks = machine.is_some_and(|machine| machine.forks.is_some() || machine.ready_at.is_some())
+        || transcript.results().any(|record| record.fork.is_some());
+    findings.unless(transcript.schema >= 2 || !forks, Check::Schema, || {
+        format!("it has schema {}, and fields of schema 2", transcript.schema)
+    });
+}
+
+/// That the summary and the verdict follow from the results.
+fn check_status(transcript: &Transcript, findings: &mut Findings) {
+    let counted = TestSummary::of(transcript.results());
+    findings.unless(counted == transcript.test_summary, Check::Summary, || {
+        format!("the summary says {}, the results say {}", counts(&transcript.test_summary), counts(&counted))
+    });
+    let (status, follows) = (transcript.overall_status, transcript.status_of_results());
+    let worse = matches!(status, OverallStatus::Aborted | OverallStatus::Failed);
+    findings.unless(worse || status == follows, Check::Status, || {
+        format!("the status is {}, the results say {}", status.word(), follows.word())
+    });
+    let needs_reason = status == OverallStatus::Aborted || (worse && status != follows);
+    findings.unless(!needs_reason || !transcript.reasons.is_empty(), Check::Status, || {
+        format!("the status is {} and no reason is given", status.word())
+    });
+    findings.unless(worse || transcript.reasons.is_empty(), Check::Status, || {
+        "it gives reasons for a failure, and its status is none".to_owned()
+    });
+}
+
+fn counts(summary: &TestSummary) -> String {
+    let TestSummary { total_tests, passed, failed, warned, errored, skipped } = summary;
+    format!("{total_tests} ({passed} passed, {failed} failed, {warned} warned, {errored} errored, {skipped} skipped)")
+}
+
+fn check_times(transcript: &Transcript, findings: &mut Findings) {
+    let mut time = |what: &str, text: &str| {
+        let time = text.parse::<jiff::Timestamp>().ok();
+        findings.unless(time.is_some(), Check::Times, || format!("{what} `{text}` is not an RFC 3339 time"));
+        time
     };
-    let start = time("start_time", &transcript.start_time)?;
-    let end = time("completion_time", &transcript.completion_time)?;
-    let seconds = end.duration_since(start).as_secs();
-    if u64::try_from(seconds) == Ok(transcript.duration_seconds) {
-        Ok(())
-    } else {
-        refuse(format!("duration_seconds is {}, its times say {seconds}", transcript.duration_seconds))
+    let start = time("start_time", &transcript.start_time);
+    let end = time("completion_time", &transcript.completion_time);
+    let (Some(start), Some(end)) = (start, end) else { return };
+    let took = end.duration_since(start);
+    findings.unless(u64::try_from(took.as_secs()) == Ok(transcript.duration_seconds), Check::Times, || {
+        format!("duration_seconds is {}, its times say {}", transcript.duration_seconds, took.as_secs())
+    });
+    let stamp = start.strftime("spinup-%Y%m%d-%H%M%S").to_string();
+    let named = transcript.test_session_id.strip_prefix(&stamp).is_some_and(|rest| {
+        rest.is_empty() || rest.strip_prefix('-').is_some_and(|number| number.parse::<u32>().is_ok())
+    });
+    findings.unless(named, Check::Times, || {
+        format!("the session is `{}`, and began at {}", transcript.test_session_id, transcript.start_time)
+    });
+    let whole = u64::try_from(took.as_millis()).unwrap_or_default();
+    for record in transcript.results() {
+        let ended = record.started_ms.saturating_add(record.took_ms);
+        findings.unless(ended <= whole, Check::Times, || {
+            format!("`{}` ended {ended} ms after the start of a session of {whole} ms", record.name)
+        });
     }
 }
 
-fn check_image(transcript: &Transcript) -> Result<(), Refusal> {
-    let disk = transcript.image.as_ref().and_then(|image| image.files.iter().find(|file| file.role == "disk"));
-    if transcript.image_digest.as_ref() != disk.map(|disk| &disk.digest) {
-        return refuse("image_digest is not the digest of the image's disk");
+fn check_image(transcript: &Transcript, findings: &mut Findings) {
+    let image = transcript.image.as_ref();
+    for file in image.iter().flat_map(|image| &image.files) {
+        findings.unless(is_digest(&file.digest), Check::Image, || {
+            format!("`{}` is not a SHA-256 digest of the image's {}", file.digest, file.role)
+        });
     }
+    let disk = image.and_then(|image| image.files.iter().find(|file| file.role == "disk"));
+    findings.unless(transcript.image_digest.as_ref() == disk.map(|disk| &disk.digest), Check::Image, || {
+        "image_digest is not the digest of the image's disk".to_owned()
+    });
     let good = matches!(transcript.overall_status, OverallStatus::Success | OverallStatus::Warning);
-    let unchanged = transcript.image.as_ref().and_then(|image| image.unchanged_after_run);
-    if good && transcript.machine.is_some() && unchanged != Some(true) {
-        return refuse("the image changed during the run or was not looked at again, yet the status is good");
-    }
-    if good && transcript.machine.as_ref().is_some_and(|machine| machine.failure.is_some()) {
-        return refuse("the machine was lost, yet the status is good");
-    }
-    Ok(())
+    let unchanged = image.and_then(|image| image.unchanged_after_run);
+    findings.unless(!good || transcript.machine.is_none() || unchanged == Some(true), Check::Image, || {
+        "the image changed during the run or was not looked at again, yet the status is good".to_owned()
+    });
+    let lost = transcript.machine.as_ref().is_some_and(|machine| machine.failure.is_some());
+    findings.unless(!(good && lost), Check::Machine, || "the machine was lost, yet the status is good".to_owned());
+}
+
+fn is_digest(text: &str) -> bool {
+    let digits = text.strip_prefix("sha256:").unwrap_or_default();
+    digits.len() == 64 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// That what a guest answered was answered by the guest of this transcript.
-fn check_machine(transcript: &Transcript) -> Result<(), Refusal> {
+fn check_machine(transcript: &Transcript, findings: &mut Findings) {
     let Transcript { machine, profile, image, rave_version, .. } = transcript;
     let name = profile.as_ref().map_or("none", |profile| profile.name.as_str());
-    if rave_version != name {
-        return refuse(format!("rave_version is `{rave_version}`, the guest's profile says `{name}`"));
-    }
-    if name == "P6-production" && image.as_ref().is_some_and(|image| image.provider == "reference") {
-        return refuse("a reference guest is not P6-production");
+    findings.unless(rave_version == name, Check::Machine, || {
+        format!("rave_version is `{rave_version}`, the guest's profile says `{name}`")
+    });
+    if name == "P6-production" {
+        let reference = image.as_ref().is_some_and(|image| image.provider == "reference");
+        findings.unless(!reference, Check::Machine, || "a reference guest is not P6-production".to_owned());
+        let stand_in = profile.iter().flat_map(|profile| profile.capabilities.values()).any(|found| found.stand_in);
+        findings.unless(!stand_in, Check::Machine, || "P6-production has no stand-ins".to_owned());
     }
     let ready =
         machine.as_ref().is_some_and(|machine| machine.ready_ms.is_some()) && profile.is_some() && image.is_some();
-    check_forks(transcript)?;
+    check_forks(transcript, findings);
     for record in transcript.results() {
+        let name = &record.name;
         let mut steps = record.steps.iter().filter(|step| step.answer.is_some());
-        if !ready && steps.any(|step| matches!(step.kind.as_str(), "run" | "http" | "port")) {
-            return refuse(format!("`{}` was answered by a guest, and there was none", record.name));
-        }
+        let asked_guest = steps.any(|step| matches!(step.kind.as_str(), "run" | "http" | "port"));
+        findings.unless(ready || !asked_guest, Check::Machine, || {
+            format!("`{name}` was answered by a guest, and there was none")
+        });
         let capabilities = profile.as_ref().map(|profile| &profile.capabilities);
         for answered in &record.answered_by {
             let (capability, _) = answered.split_once(": ").unwrap_or((answered, ""));
-            let known = capabilities.and_then(|capabilities| capabilities.get(capability));
-            let text = known.map(|known| {
+            let known = capabilities.and_then(|capabilities| capabilities.get(capability)).map(|known| {
                 format!("{capability}: {}{}", known.implementation, if known.stand_in { " (stand-in)" } else { "" })
             });
-            if text.as_ref() != Some(answered) {
-                return refuse(format!(
-                    "`{}` was answered by `{answered}`, which the profile does not have",
-                    record.name
-                ));
-            }
+            findings.unless(known.as_ref() == Some(answered), Check::Machine, || {
+                format!("`{name}` was answered by `{answered}`, which the profile does not have")
+            });
         }
-        if record.on_stand_in != record.answered_by.iter().any(|answered| answered.ends_with(" (stand-in)")) {
-            return refuse(format!("`{}` does not say truly whether a stand-in answered", record.name));
-        }
+        let stand_in = record.answered_by.iter().any(|answered| answered.ends_with(" (stand-in)"));
+        findings.unless(record.on_stand_in == stand_in, Check::Machine, || {
+            format!("`{name}` does not say truly whether a stand-in answered")
+        });
     }
-    Ok(())
 }
 
 /// How far a fork's clock may be off, milliseconds.
 const CLOCK_OFF_MS: u64 = 2000;
 
-/// That every fork is one of the machine that was saved, and a good one: its clock is right, and its random numbers are like nobody else's.
-fn check_forks(transcript: &Transcript) -> Result<(), Refusal> {
+/// That every fork is one of the machine that was saved, and a good one: its clock is right, and its random numbers are like nobody
+/// else's.
+fn check_forks(transcript: &Transcript, findings: &mut Findings) {
     let forks = transcript.machine.as_ref().and_then(|machine| machine.forks.as_ref());
     let saved = forks.and_then(|forks| forks.saved.as_ref());
-    if let Some(forks) = forks.filter(|forks| (forks.method == "none") != forks.saved.is_none()) {
-        return refuse(format!("forks by `{}` do not go with what was saved", forks.method));
+    if let Some(forks) = forks {
+        findings.unless((forks.method == "none") == forks.saved.is_none(), Check::Machine, || {
+            format!("forks by `{}` do not go with what was saved", forks.method)
+        });
     }
     let mut random = BTreeSet::new();
     for record in transcript.results() {
         let name = &record.name;
+        let mut unless = |holds: bool, text: String| findings.unless(holds, Check::Machine, || text);
         match (record.machine.as_str(), &record.fork) {
             ("fork", Some(fork)) => {
-                if saved.map(|saved| &saved.id) != Some(&fork.of) {
-                    return refuse(format!(
-                        "`{name}` was asked on a fork of `{}`, which is not the saved machine",
-                        fork.of
-                    ));
-                }
-                if fork.clock_off_ms > CLOCK_OFF_MS {
-                    return refuse(format!(
-                        "`{name}` was asked on a fork whose clock was {} ms off",
-                        fork.clock_off_ms
-                    ));
-                }
-                if !random.insert(&fork.random) {
-                    return refuse(format!("`{name}` was asked on a fork with another fork's random numbers"));
-                }
+                let of_saved = saved.map(|saved| &saved.id) == Some(&fork.of);
+                unless(
+                    of_saved,
+                    format!("`{name}` was asked on a fork of `{}`, which is not the saved machine", fork.of),
+                );
+                let off = fork.clock_off_ms;
+                unless(off <= CLOCK_OFF_MS, format!("`{name}` was asked on a fork whose clock was {off} ms off"));
+                let own = random.insert(&fork.random);
+                unless(own, format!("`{name}` was asked on a fork with another fork's random numbers"));
             }
-            ("shared", None) if saved.is_some() => {
-                return refuse(format!("`{name}` was asked on a shared machine, and there were forks"));
+            ("shared", None) => {
+                unless(saved.is_none(), format!("`{name}` was asked on a shared machine, and there were forks"));
             }
-            ("none" | "cold" | "shared", None) => {}
+            ("none" | "cold", None) => {}
             (machine, _) => {
-                return refuse(format!("`{name}` does not say truly which machine it was asked on: `{machine}`"));
+                unless(false, format!("`{name}` does not say truly which machine it was asked on: `{machine}`"));
             }
         }
     }
-    Ok(())
 }
 
-fn check_scenario(record: &ScenarioRecord) -> Result<(), Refusal> {
-    let asked = record.steps.iter().map(|step| step.outcome).max();
-    match (asked, record.outcome) {
-        (None, Outcome::Skipped | Outcome::Errored) if !record.reason.is_empty() => {}
-        (None, outcome) => return refuse(format!("{} without a step, or without a reason", outcome.word())),
-        (Some(worst), outcome) if worst == outcome => {}
-        (Some(worst), outcome) => {
-            return refuse(format!("it is {} though its worst step is {}", outcome.word(), worst.word()));
+fn check_scenario(record: &ScenarioRecord, findings: &mut Findings) {
+    let name = &record.name;
+    let (worst, outcome) = (record.steps.iter().map(|step| step.outcome).max(), record.outcome);
+    match worst {
+        None => {
+            let explained = matches!(outcome, Outcome::Skipped | Outcome::Errored) && !record.reason.is_empty();
+            findings.unless(explained, Check::Results, || {
+                format!("`{name}`: {} without a step, or without a reason", outcome.word())
+            });
         }
+        Some(worst) => findings.unless(worst == outcome, Check::Results, || {
+            format!("`{name}`: it is {} though its worst step is {}", outcome.word(), worst.word())
+        }),
     }
     for step in &record.steps {
-        check_step(step).or_else(|why| refuse(format!("step `{}`: {why}", step.name)))?;
+        findings.unless(follows(step), Check::Results, || {
+            format!("`{name}`: step `{}`: {} does not follow from what was recorded", step.name, step.outcome.word())
+        });
+        for (stream, record) in step.answer.iter().flat_map(|answer| &answer.streams) {
+            findings.unless(is_whole(record), Check::Results, || {
+                format!("`{name}`: step `{}`: {stream} does not have the length and digest it says", step.name)
+            });
+        }
     }
-    Ok(())
 }
 
-fn check_step(step: &StepRecord) -> Result<(), Refusal> {
+fn follows(step: &StepRecord) -> bool {
     let differs = !step.mismatches.is_empty();
     let explained = !step.reason.is_empty();
     let answered = step.answer.is_some() && step.attempts > 0;
-    let follows = match step.outcome {
+    match step.outcome {
         Outcome::Passed => answered && !differs && !explained && !step.expectations.is_empty(),
         Outcome::Failed | Outcome::Warned => answered && differs,
         Outcome::Errored => explained,
         Outcome::Skipped => explained && step.attempts == 0,
-    };
-    if follows { Ok(()) } else { refuse(format!("{} does not follow from what was recorded", step.outcome.word())) }
+    }
+}
+
+/// Whether an excerpt that is all of its stream is the stream whose digest is there.
+fn is_whole(stream: &StreamRecord) -> bool {
+    let StreamRecord { bytes, digest, excerpt, file } = stream;
+    match file {
+        Some(_) => is_digest(digest),
+        None => excerpt.len() as u64 == *bytes && *digest == hex::sha256(&Sha256::digest(excerpt)),
+    }
 }
 
 #[cfg(test)]
@@ -301,7 +497,7 @@ mod tests {
         let mut transcript = sample::transcript();
         change(&mut transcript);
         let (sealed, key) = sealed(&transcript);
-        let refusal = verify(&sealed.json, &sealed.minisig, Some(&key)).unwrap_err().0;
+        let refusal = verify(&sealed.json, &sealed.minisig, Some(&key)).unwrap_err().to_string();
         assert!(refusal.contains(expected), "{refusal:?} does not contain {expected:?}");
     }
 
@@ -352,7 +548,8 @@ mod tests {
         check(|transcript| transcript.image_digest = Some("sha256:00".into()), "image_digest is not the digest");
         check(|transcript| transcript.image.as_mut().unwrap().unchanged_after_run = Some(false), "the image changed");
         check(|transcript| transcript.machine.as_mut().unwrap().failure = Some("gone".into()), "the machine was lost");
-        check(|transcript| transcript.schema = 2, "it has schema 2");
+        check(|transcript| transcript.schema = 3, "it has schema 3");
+        check(|transcript| transcript.schema = 1, "it has schema 1, and fields of schema 2");
         check(|transcript| transcript.image.as_mut().unwrap().unchanged_after_run = None, "was not looked at again");
         check(
             |transcript| transcript.machine.as_mut().unwrap().ready_ms = None,
@@ -411,14 +608,14 @@ mod tests {
         let comment = sign::trusted_comment(&transcript);
         let refused = |text: &str, expected: &str| {
             let minisig = key.sign(text.as_bytes(), &comment).unwrap();
-            let refusal = verify(text.as_bytes(), &minisig, Some(&own)).unwrap_err().0;
+            let refusal = verify(text.as_bytes(), &minisig, Some(&own)).unwrap_err().to_string();
             assert!(refusal.contains(expected), "{refusal:?} does not contain {expected:?}");
         };
         refused(&format!("{text}\n"), "not in canonical form");
         refused(&text.replacen("{", "{ ", 1), "not in canonical form");
-        refused(&text.replacen("{", r#"{"schema":1,"#, 1), "duplicate field");
+        refused(&text.replacen("{", r#"{"schema":2,"#, 1), "duplicate field");
         refused(&text.replacen("{", r#"{"extra":1,"#, 1), "unknown field `extra`");
-        refused(&text.replacen(r#""schema":1"#, r#""schema":1.0"#, 1), "not a transcript");
+        refused(&text.replacen(r#""schema":2"#, r#""schema":2.0"#, 1), "not a transcript");
         refused(&"[".repeat(100_000), "not a transcript");
         refused("", "not a transcript");
     }

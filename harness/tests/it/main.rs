@@ -1,5 +1,7 @@
 //! Ordinary tests of the harness, in one binary. None of them boots a machine.
 
+mod evidence;
+mod forgeries;
 mod run;
 mod ssh;
 mod sshd;

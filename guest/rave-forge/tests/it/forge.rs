@@ -147,7 +147,16 @@ impl Forge {
 
     pub fn curl(&self, method: &str, path: &str) -> Command {
         let mut command = Command::new("curl");
-        command.args(["--silent", "--path-as-is", "--max-time", "60", "--request", method, "--write-out", "\n%{http_code}"]);
+        command.args([
+            "--silent",
+            "--path-as-is",
+            "--max-time",
+            "60",
+            "--request",
+            method,
+            "--write-out",
+            "\n%{http_code}",
+        ]);
         command.arg(format!("{}{path}", self.url()));
         command
     }
@@ -168,7 +177,10 @@ impl Forge {
             command.env(name, value);
         }
         let output = command.output().unwrap();
-        (output.status.success(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+        (
+            output.status.success(),
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+        )
     }
 
     /// The address that a user clones from.
@@ -179,15 +191,23 @@ impl Forge {
     /// A project of the group with a file, made by the bot.
     pub fn project(&self, name: &str) -> i64 {
         let group = self.get("rave-bot", "/namespaces/rave").json()["id"].clone();
-        let made = self.post("rave-bot", "/projects", json!({ "name": name, "namespace_id": group, "initialize_with_readme": true }));
+        let made = self.post(
+            "rave-bot",
+            "/projects",
+            json!({ "name": name, "namespace_id": group, "initialize_with_readme": true }),
+        );
         assert_eq!(made.status, 201, "{made:?}");
         made.json()["id"].as_i64().unwrap()
     }
 
     /// Commits files to a new branch, as a user.
     pub fn commit(&self, user: &str, project: i64, branch: &str, files: &[(&str, &str)]) -> Reply {
-        let actions: Vec<Value> = files.iter().map(|(path, content)| json!({ "action": "create", "file_path": path, "content": content })).collect();
-        let body = json!({ "branch": branch, "start_branch": "main", "commit_message": "A change", "actions": actions });
+        let actions: Vec<Value> = files
+            .iter()
+            .map(|(path, content)| json!({ "action": "create", "file_path": path, "content": content }))
+            .collect();
+        let body =
+            json!({ "branch": branch, "start_branch": "main", "commit_message": "A change", "actions": actions });
         self.post(user, &format!("/projects/{project}/repository/commits"), body)
     }
 
@@ -217,8 +237,14 @@ impl Forge {
 
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rave-forge"));
-        command.arg(name).arg("--config").arg(self.config()).env("CREDENTIALS_DIRECTORY", self.folder.path()).stdin(Stdio::null());
-        command.stderr(std::fs::File::options().append(true).create(true).open(self.folder.path().join("log")).unwrap());
+        command
+            .arg(name)
+            .arg("--config")
+            .arg(self.config())
+            .env("CREDENTIALS_DIRECTORY", self.folder.path())
+            .stdin(Stdio::null());
+        command
+            .stderr(std::fs::File::options().append(true).create(true).open(self.folder.path().join("log")).unwrap());
         command
     }
 
