@@ -33,6 +33,7 @@
           curl
           git
           shellcheck
+          libxml2 # xmllint
           which
         ];
       };

@@ -153,9 +153,9 @@ fn tick(ms: u64) -> String {
     match ms {
         0 => "0".to_owned(),
         1..1000 => format!("{ms} ms"),
-        _ if ms % 1000 != 0 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        _ if !ms.is_multiple_of(1000) => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
         1000..60_000 => format!("{} s", ms / 1000),
-        _ if ms % 60_000 == 0 => format!("{} min", ms / 60_000),
+        _ if ms.is_multiple_of(60_000) => format!("{} min", ms / 60_000),
         _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
     }
 }

@@ -225,6 +225,16 @@ fn signed_anew(genuine: &Signed, table: &mut Table) {
     });
     add("a machine of another run", &|document| document["machine"]["ready_ms"] = Value::Null);
     add("no machine, and answers of a guest", &|document| document["machine"] = Value::Null);
+    add("a fork of another machine", &|document| {
+        document["service_health"][0]["fork"]["of"] = "spinup-20200101-000000".into();
+    });
+    add("a fork of which nothing is told", &|document| {
+        document["service_health"][0].as_object_mut().unwrap().remove("fork").unwrap();
+    });
+    add("two forks with the same random numbers", &|document| {
+        document["service_health"][0]["fork"]["random"] = document["security_validation"][0]["fork"]["random"].clone();
+    });
+    add("an older version with what only a newer one has", &|document| document["schema"] = 1.into());
     add("a production guest", &|document| document["rave_version"] = "P6-production".into());
     add("another guest, made of a reference image", &|document| {
         document["rave_version"] = "P6-production".into();
