@@ -77,6 +77,7 @@ struct Values<'a> {
     phases: Vec<PhaseView<'a>>,
     against: Option<&'a Comparison>,
     outside: Option<Vec<&'a Row>>,
+    forked: bool,
     arguments: Option<String>,
 }
 
@@ -111,6 +112,7 @@ fn values<'a>(page: &Page<'a>, excerpt: usize) -> Values<'a> {
         phases: phases(transcript, excerpt, session),
         against,
         outside: against.map(Comparison::outside),
+        forked: transcript.results().any(|record| record.fork.is_some()),
         arguments: machine.map(|machine| arguments(&machine.arguments)),
     }
 }
@@ -178,6 +180,8 @@ struct Bar {
     /// Beginning and length, thousandths of the line.
     from: u64,
     length: u64,
+    /// What made it ready just before: the making of a fork.
+    before: Option<(u64, u64)>,
     /// In words.
     label: String,
 }
@@ -199,6 +203,7 @@ impl TimeLine {
             mark: kind.1,
             from,
             length: thousandth(took_ms, whole_ms).clamp(3, 1000).min(1003 - from),
+            before: None,
             label: duration(took_ms),
         });
     }
@@ -216,13 +221,7 @@ fn run_line(transcript: &Transcript) -> TimeLine {
     let machine = transcript.machine.as_ref();
     let first = transcript.results().filter(|record| record.machine != "none").map(|record| record.started_ms).min();
     if let (Some(first), Some(ready)) = (first, machine.and_then(|machine| machine.ready_ms)) {
-        line.add(
-            whole,
-            "machine: from its start until it was ready",
-            ("machine", ""),
-            first.saturating_sub(ready),
-            ready,
-        );
+        line.add(whole, "the machine, until it was ready", ("machine", ""), first.saturating_sub(ready), ready);
     }
     let mut records: Vec<_> = transcript.results().collect();
     records.sort_by_key(|record| record.started_ms);
@@ -230,6 +229,11 @@ fn run_line(transcript: &Transcript) -> TimeLine {
         let kind = (record.outcome.word(), mark(record.outcome));
         let origin = if record.fork.is_some() { " (fork)" } else { "" };
         line.add(whole, &format!("{}{origin}", record.name), kind, record.started_ms, record.took_ms);
+        if let (Some(fork), Some(bar)) = (&record.fork, line.bars.last_mut()) {
+            let decided = thousandth(fork.began_ms.saturating_sub(fork.running_ms), whole);
+            let awake = thousandth(fork.began_ms.saturating_add(fork.awake_ms), whole);
+            bar.before = Some((decided, awake.saturating_sub(decided).max(1)));
+        }
     }
     line
 }
