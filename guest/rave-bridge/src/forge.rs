@@ -78,6 +78,8 @@ pub struct MergeRequest {
     pub iid: u64,
     /// `opened`, `merged`, `closed` or `locked`.
     pub state: String,
+    /// The branch it would merge.
+    pub source_branch: String,
     /// The commit at its head.
     pub sha: Option<String>,
     /// Where a browser finds it.

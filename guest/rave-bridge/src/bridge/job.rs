@@ -174,6 +174,14 @@ impl Bridge {
 
     /// Ends a job: writes the answer down, and delivers it.
     pub(super) async fn end(self: &Arc<Self>, job: &Job, answer: Answer) {
+        let answer = if job.begun.is_some() && answer.code == Code::BackendUnavailable {
+            // What the other answer says is not true of a command that an earlier run began.
+            let text =
+                "A service could not be reached when this was taken up again. What was made before is still there.";
+            Answer::new(Code::Failed, text)
+        } else {
+            answer
+        };
         if matches!(answer.code, Code::Denied | Code::NotLinked) {
             locked(&self.limits).denied(&job.sender, Instant::now());
         }

@@ -74,7 +74,7 @@ impl Bridge {
             self.forge.add_developer(project.id, person.id).await.map_err(failed)?;
         }
         let there = self.forge.merge_requests_from(project.id, template::FEATURE).await.map_err(failed)?;
-        let request = match there.into_iter().next() {
+        let request = match there.into_iter().find(|request| request.source_branch == template::FEATURE) {
             Some(request) => request,
             None => self
                 .forge

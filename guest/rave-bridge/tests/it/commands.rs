@@ -42,7 +42,7 @@ async fn project_create_makes_a_project_from_the_template_with_a_merge_request()
     assert_eq!(done.links, ["https://forge/rave/hello", "https://forge/rave/hello/-/merge_requests/1"]);
     let codes: Vec<String> = world.replies(&id).into_iter().map(|reply| reply.code).collect();
     assert_eq!(codes, ["accepted", "done"]);
-    assert_eq!(world.decisions(&id), ["received", "started", "progress", "ended", "replied"]);
+    world.decided(&id, &["received", "started", "progress", "ended", "replied"]).await;
     {
         let services = world.services();
         let project = &services.projects[0];

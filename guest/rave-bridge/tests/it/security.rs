@@ -24,7 +24,7 @@ async fn unlinked_sender() {
     let mut world = World::new().await;
     let id = world.say("eve", "!rave project create x").await;
     assert_eq!(world.reply(&id).await.code, "not_linked");
-    assert_eq!(world.decisions(&id), ["received", "ended", "replied"]);
+    world.decided(&id, &["received", "ended", "replied"]).await;
     nothing_made(&world);
     still_works(&mut world).await;
 }

@@ -267,6 +267,11 @@ allowed = {rooms}
         self.audit().iter().filter(about).map(|record| record["decision"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Waits until these are the decisions about an event: the last is written down after the reply is sent.
+    pub async fn decided(&self, event_id: &str, expected: &[&str]) {
+        self.until(&format!("{expected:?}"), || (self.decisions(event_id) == expected).then_some(())).await;
+    }
+
     /// The log holds together, no secret is in it or in what the bridge said.
     pub async fn verify(&self) {
         let output = self.run(&["audit", "verify"]).await;
