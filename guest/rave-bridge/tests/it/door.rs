@@ -163,3 +163,31 @@ async fn serve(world: &World, status: i32) -> String {
     assert_eq!(output.status.code(), Some(status));
     String::from_utf8(output.stderr).unwrap()
 }
+
+/// Whatever is thrown at it, the bridge stays small. The most it ever held is what the kernel says.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_stays_small() {
+    let mut world = World::new().await;
+    let most = |world: &World| -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", world.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    let at_rest = most(&world);
+    for user in ["dana", "mara", "vera", "gus"] {
+        let events: Vec<Value> = (0..100).map(|_| world.message(&mxid(user), ROOM, "!rave status")).collect();
+        world.deliver(&events).await;
+        world.reply(events[99]["event_id"].as_str().unwrap()).await;
+    }
+    let busy = most(&world);
+    let filler = "x".repeat(60_000);
+    let events: Vec<Value> = (0..100).map(|_| world.message(&mxid("eve"), ROOM, &filler)).collect();
+    let body = json!({ "events": events }).to_string().into_bytes();
+    assert_eq!(world.put("big", body.clone()).await.0, 413);
+    assert_eq!(world.put("big", body).await.0, 200);
+    let flooded = most(&world);
+    println!("at rest {at_rest} kB, after 400 commands {busy} kB, after a transaction of 6 MB {flooded} kB");
+    assert!(busy < 30 * 1024, "{busy} kB");
+    assert!(flooded < 60 * 1024, "{flooded} kB");
+    assert!(world.is_alive());
+}

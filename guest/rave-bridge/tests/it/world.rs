@@ -156,6 +156,10 @@ allowed = {rooms}
         self.process.as_mut().unwrap().try_wait().unwrap().is_none()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id().unwrap()
+    }
+
     /// Runs the program to its end.
     pub async fn run(&self, words: &[&str]) -> Output {
         self.command(words).output().await.unwrap()
