@@ -191,7 +191,7 @@ impl Keeper {
         if result.is_some() || !runs {
             Seen::Gone { result }
         } else {
-            Seen::Running { banner: sandbox.state == State::Starting && self.world.banner(sandbox.ssh_port) }
+            Seen::Running { banner: sandbox.state == State::Starting && self.world.banner(sandbox) }
         }
     }
 
@@ -489,8 +489,8 @@ pub(crate) mod tests {
         fn result(&self, id: &Id) -> Option<String> {
             self.facts().results.get(id).cloned()
         }
-        fn banner(&self, port: u16) -> bool {
-            self.facts().answering.contains(&port)
+        fn banner(&self, sandbox: &Sandbox) -> bool {
+            self.facts().answering.contains(&sandbox.ssh_port)
         }
         fn console(&self, _: &Id) -> Vec<String> {
             vec!["Kernel panic".into()]
