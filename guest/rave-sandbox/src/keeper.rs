@@ -659,9 +659,12 @@ pub(crate) mod tests {
             facts.saved.insert(Id::new(0x88), None); // half-made
         }
         let second = keeper(&world);
-        assert_eq!(second.list().iter().map(|sandbox| sandbox.id.clone()).collect::<Vec<_>>(), [kept.clone()]);
-        assert_eq!(world.facts().units, [kept.clone()]);
-        assert_eq!(world.facts().saved.keys().cloned().collect::<Vec<_>>(), [kept.clone()]);
+        assert_eq!(
+            second.list().iter().map(|sandbox| sandbox.id.clone()).collect::<Vec<_>>(),
+            std::slice::from_ref(&kept)
+        );
+        assert_eq!(world.facts().units, std::slice::from_ref(&kept));
+        assert_eq!(world.facts().saved.keys().cloned().collect::<Vec<_>>(), std::slice::from_ref(&kept));
         // One that was told to end just before is ended now.
         let mut sandbox = second.show(kept.as_str()).unwrap();
         sandbox.state = State::Stopping;
