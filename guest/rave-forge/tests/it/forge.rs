@@ -86,8 +86,18 @@ impl Forge {
 
     /// Starts `serve` and waits until it answers.
     pub fn up(&mut self) {
-        self.serve = Some(Process(self.command("serve").spawn().unwrap()));
+        self.launch();
         until("rave-forge answers", || (self.get("mara", "/version").status == 200).then_some(()));
+    }
+
+    /// Starts `serve`.
+    pub fn launch(&mut self) {
+        self.serve = Some(Process(self.command("serve").spawn().unwrap()));
+    }
+
+    /// Ends the runner without a chance to say good-bye.
+    pub fn stop_runner(&mut self) {
+        self.runner = None;
     }
 
     /// Ends `serve` without a chance to say good-bye.
@@ -98,11 +108,6 @@ impl Forge {
     /// Starts a runner.
     pub fn start_runner(&mut self) {
         self.runner = Some(Process(self.command("runner").spawn().unwrap()));
-    }
-
-    /// The process id of `serve`.
-    pub fn pid(&self) -> u32 {
-        self.serve.as_ref().unwrap().0.id()
     }
 
     pub fn url(&self) -> String {
@@ -147,7 +152,16 @@ impl Forge {
 
     pub fn curl(&self, method: &str, path: &str) -> Command {
         let mut command = Command::new("curl");
-        command.args(["--silent", "--path-as-is", "--max-time", "60", "--request", method, "--write-out", "\n%{http_code}"]);
+        command.args([
+            "--silent",
+            "--path-as-is",
+            "--max-time",
+            "60",
+            "--request",
+            method,
+            "--write-out",
+            "\n%{http_code}",
+        ]);
         command.arg(format!("{}{path}", self.url()));
         command
     }
@@ -168,7 +182,10 @@ impl Forge {
             command.env(name, value);
         }
         let output = command.output().unwrap();
-        (output.status.success(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+        (
+            output.status.success(),
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)),
+        )
     }
 
     /// The address that a user clones from.
@@ -179,15 +196,23 @@ impl Forge {
     /// A project of the group with a file, made by the bot.
     pub fn project(&self, name: &str) -> i64 {
         let group = self.get("rave-bot", "/namespaces/rave").json()["id"].clone();
-        let made = self.post("rave-bot", "/projects", json!({ "name": name, "namespace_id": group, "initialize_with_readme": true }));
+        let made = self.post(
+            "rave-bot",
+            "/projects",
+            json!({ "name": name, "namespace_id": group, "initialize_with_readme": true }),
+        );
         assert_eq!(made.status, 201, "{made:?}");
         made.json()["id"].as_i64().unwrap()
     }
 
     /// Commits files to a new branch, as a user.
     pub fn commit(&self, user: &str, project: i64, branch: &str, files: &[(&str, &str)]) -> Reply {
-        let actions: Vec<Value> = files.iter().map(|(path, content)| json!({ "action": "create", "file_path": path, "content": content })).collect();
-        let body = json!({ "branch": branch, "start_branch": "main", "commit_message": "A change", "actions": actions });
+        let actions: Vec<Value> = files
+            .iter()
+            .map(|(path, content)| json!({ "action": "create", "file_path": path, "content": content }))
+            .collect();
+        let body =
+            json!({ "branch": branch, "start_branch": "main", "commit_message": "A change", "actions": actions });
         self.post(user, &format!("/projects/{project}/repository/commits"), body)
     }
 
@@ -217,8 +242,14 @@ impl Forge {
 
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rave-forge"));
-        command.arg(name).arg("--config").arg(self.config()).env("CREDENTIALS_DIRECTORY", self.folder.path()).stdin(Stdio::null());
-        command.stderr(std::fs::File::options().append(true).create(true).open(self.folder.path().join("log")).unwrap());
+        command
+            .arg(name)
+            .arg("--config")
+            .arg(self.config())
+            .env("CREDENTIALS_DIRECTORY", self.folder.path())
+            .stdin(Stdio::null());
+        command
+            .stderr(std::fs::File::options().append(true).create(true).open(self.folder.path().join("log")).unwrap());
         command
     }
 
@@ -258,7 +289,7 @@ impl Forge {
             "listen = \"{addr}\"\nurl = \"http://{addr}/gitlab\"\nrepositories = \"{folder}/repositories\"\n\
              [database]\nsocket = \"{socket}\"\nuser = \"{user}\"\nname = \"postgres\"\n\
              [secrets]\nbot_token_digest = \"{folder}/bot.sha256\"\nclients = \"{folder}/clients.json\"\nrunner_token_digest = \"{folder}/runner.sha256\"\n\
-             [limits]\nbody_kib = 256\ntrace_kib = 64\nsilent_job_secs = 3\n\
+             [limits]\nbody_kib = 64\ntrace_kib = 64\nsilent_job_secs = 3\n\
              [runner]\nurl = \"http://{addr}/gitlab\"\ntoken = \"{folder}/runner\"\nbuilds = \"{folder}/builds\"\n\
              description = \"test runner (direct executor, no walls)\"\ntags = [\"linux\"]\nmemory_mib = 256\npoll_ms = 50\n",
             addr = self.addr,

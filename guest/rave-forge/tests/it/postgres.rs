@@ -30,7 +30,12 @@ impl Postgres {
         }
         let server = Self { programs: programs(), folder, user };
         let data = server.data();
-        output(server.command("initdb").args(["--auth=trust", "--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C", "--pgdata"]).arg(&data));
+        output(
+            server
+                .command("initdb")
+                .args(["--auth=trust", "--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C", "--pgdata"])
+                .arg(&data),
+        );
         server.up();
         for schema in ["../identity/schema.sql", "schema.sql"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(schema);
@@ -42,20 +47,35 @@ impl Postgres {
     /// Starts the server.
     pub fn up(&self) {
         let socket = self.socket().display().to_string();
-        let options = format!("-c listen_addresses='' -c unix_socket_directories='{socket}' -c fsync=off -c max_connections=40");
+        let options =
+            format!("-c listen_addresses='' -c unix_socket_directories='{socket}' -c fsync=off -c max_connections=40");
         let log = self.data().join("log");
-        output(self.command("pg_ctl").args(["--silent", "--wait", "--options", &options, "--log"]).arg(log).arg("--pgdata").arg(self.data()).arg("start"));
+        output(
+            self.command("pg_ctl")
+                .args(["--silent", "--wait", "--options", &options, "--log"])
+                .arg(log)
+                .arg("--pgdata")
+                .arg(self.data())
+                .arg("start"),
+        );
     }
 
     /// Stops the server, and breaks every connection.
     pub fn down(&self) {
-        output(self.command("pg_ctl").args(["--silent", "--wait", "--mode=immediate", "--pgdata"]).arg(self.data()).arg("stop"));
+        output(
+            self.command("pg_ctl")
+                .args(["--silent", "--wait", "--mode=immediate", "--pgdata"])
+                .arg(self.data())
+                .arg("stop"),
+        );
     }
 
     /// Runs SQL; returns what it selects.
     pub fn sql(&self, sql: &str) -> String {
         let mut command = Command::new(self.programs.join("psql"));
-        command.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-U", &self.user, "-c", sql, "-h"]).arg(self.socket());
+        command
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-U", &self.user, "-c", sql, "-h"])
+            .arg(self.socket());
         let output = command.stdin(Stdio::null()).output().unwrap();
         assert!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -83,12 +103,19 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        let _ = self.command("pg_ctl").args(["--silent", "--mode=immediate", "--pgdata"]).arg(self.data()).arg("stop").stderr(Stdio::null()).status();
+        let _ = self
+            .command("pg_ctl")
+            .args(["--silent", "--mode=immediate", "--pgdata"])
+            .arg(self.data())
+            .arg("stop")
+            .stderr(Stdio::null())
+            .status();
     }
 }
 
 fn programs() -> PathBuf {
-    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
+    let debian =
+        std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path: Vec<PathBuf> = std::env::split_paths(&path).collect();
     let complete = |folder: &PathBuf| folder.join("initdb").exists() && folder.join("psql").exists();
@@ -104,7 +131,8 @@ pub fn is_root() -> bool {
 /// Runs a command that must succeed; returns what it prints.
 pub fn output(command: &mut Command) -> String {
     // pg_ctl leaves a server behind that would hold a pipe open: only psql and id are listened to.
-    let listens = !command.get_program().to_string_lossy().ends_with("pg_ctl") && !command.get_args().any(|argument| argument.to_string_lossy().ends_with("pg_ctl"));
+    let listens = !command.get_program().to_string_lossy().ends_with("pg_ctl")
+        && !command.get_args().any(|argument| argument.to_string_lossy().ends_with("pg_ctl"));
     if !listens {
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
         assert!(status.success(), "{command:?}: {status}");

@@ -17,15 +17,29 @@ fn a_project_goes_its_way() {
     assert_eq!(made.status, 201, "{made:?}");
     let sha = made.json()["id"].as_str().unwrap().to_owned();
     let work = tempfile::tempdir().unwrap();
-    let (cloned, said) = forge.git("dana", work.path(), &["clone", "--quiet", "--branch", "feature", &forge.clone_url("dana", "rave/hello"), "hello"]);
+    let (cloned, said) = forge.git(
+        "dana",
+        work.path(),
+        &["clone", "--quiet", "--branch", "feature", &forge.clone_url("dana", "rave/hello"), "hello"],
+    );
     assert!(cloned, "{said}\n{}", forge.log());
     let clone = work.path().join("hello");
     assert_eq!(forge.git("dana", &clone, &["rev-parse", "HEAD"]).1.trim(), sha);
 
     // A merge request: one pipeline, made by the push.
     let iid = forge.merge_request("dana", project, "feature");
-    let again = forge.post("dana", &at("/merge_requests"), json!({ "source_branch": "feature", "target_branch": "main", "title": "x" }));
-    assert_eq!((again.status, again.json()["message"][0].as_str().unwrap().starts_with("Another open merge request already exists")), (409, true));
+    let again = forge.post(
+        "dana",
+        &at("/merge_requests"),
+        json!({ "source_branch": "feature", "target_branch": "main", "title": "x" }),
+    );
+    assert_eq!(
+        (
+            again.status,
+            again.json()["message"][0].as_str().unwrap().starts_with("Another open merge request already exists")
+        ),
+        (409, true)
+    );
     let pipelines = forge.get("vera", &at(&format!("/merge_requests/{iid}/pipelines"))).json();
     assert_eq!(pipelines.as_array().unwrap().len(), 1, "{pipelines}");
     assert_eq!((pipelines[0]["sha"].as_str(), pipelines[0]["status"].as_str()), (Some(sha.as_str()), Some("pending")));
@@ -45,11 +59,16 @@ fn a_project_goes_its_way() {
     assert_eq!(ended["status"], "success", "{}\n{}", trace("build"), forge.log());
     assert!(trace("build").contains(&format!("\nbuilt {}\n", &sha[..8])), "{}", trace("build"));
     assert!(trace("test").contains("\ntested it's well\n"), "{}", trace("test"));
-    assert!(jobs[0]["runner"]["id"].is_i64() && jobs[0]["runner"]["description"].as_str().unwrap().contains("direct executor"));
+    assert!(
+        jobs[0]["runner"]["id"].is_i64()
+            && jobs[0]["runner"]["description"].as_str().unwrap().contains("direct executor")
+    );
 
     // A push moves the merge request's head.
     std::fs::write(clone.join("more.txt"), "more\n").unwrap();
-    assert!(forge.git("dana", &clone, &["add", "."]).0 && forge.git("dana", &clone, &["commit", "--quiet", "-m", "More"]).0);
+    assert!(
+        forge.git("dana", &clone, &["add", "."]).0 && forge.git("dana", &clone, &["commit", "--quiet", "-m", "More"]).0
+    );
     let (pushed, said) = forge.git("dana", &clone, &["push", "--quiet", "origin", "feature"]);
     assert!(pushed, "{said}");
     let head = forge.git("dana", &clone, &["rev-parse", "HEAD"]).1.trim().to_owned();
@@ -102,14 +121,23 @@ fn what_cannot_be_merged_is_said() {
     forge.merge_status(project, three, "ci_still_running");
     assert_eq!(forge.put("mara", &at(&format!("/merge_requests/{three}/merge")), json!({})).status, 405);
     let pipeline = forge.get("dana", &at("/pipelines?ref=three")).json()[0]["id"].clone();
-    assert_eq!(forge.post("dana", &at(&format!("/pipelines/{pipeline}/cancel")), json!({})).json()["status"], "canceled");
+    assert_eq!(
+        forge.post("dana", &at(&format!("/pipelines/{pipeline}/cancel")), json!({})).json()["status"],
+        "canceled"
+    );
     forge.merge_status(project, three, "ci_must_pass");
 
     // Drafts, closed ones, and what has nothing to merge.
     assert_eq!(forge.put("mara", &at(""), json!({ "only_allow_merge_if_pipeline_succeeds": false })).status, 200);
-    assert_eq!(forge.put("dana", &at(&format!("/merge_requests/{three}")), json!({ "title": "Draft: three" })).json()["draft"], true);
+    assert_eq!(
+        forge.put("dana", &at(&format!("/merge_requests/{three}")), json!({ "title": "Draft: three" })).json()["draft"],
+        true
+    );
     forge.merge_status(project, three, "draft_status");
     assert_eq!(forge.put("mara", &at(&format!("/merge_requests/{three}/merge")), json!({})).status, 405);
     let closed = forge.put("dana", &at(&format!("/merge_requests/{three}")), json!({ "state_event": "close" })).json();
-    assert_eq!((closed["state"].as_str(), closed["detailed_merge_status"].as_str()), (Some("closed"), Some("not_open")));
+    assert_eq!(
+        (closed["state"].as_str(), closed["detailed_merge_status"].as_str()),
+        (Some("closed"), Some("not_open"))
+    );
 }
