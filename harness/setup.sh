@@ -67,8 +67,7 @@ TABLE
 test_needs() {
     cat <<'TABLE'
 sshd                openssh-server
-/usr/lib/postgresql postgresql
-/usr/lib/python3/dist-packages/gitlab  python3-gitlab
+/usr/lib/python3/dist-packages/gitlab python3-gitlab
 xmllint             libxml2-utils
 shellcheck          shellcheck
 nix                 nix-bin

@@ -3,7 +3,7 @@
 require "ipaddr"
 require "openssl"
 require "uri"
-require_relative "toml"
+require "yaml"
 
 # The settings file and the secrets it names, read once at start. A wrong one ends the program with the file, the line, and what would be
 # right.
@@ -13,7 +13,7 @@ class Settings
 
   # Exit status for it, EX_CONFIG of sysexits.h: starting again would not help.
   EXIT_STATUS = 78
-  FILE = ENV.fetch("RAVE_IDENTITY_SETTINGS", "/etc/rave/identity.toml")
+  FILE = ENV.fetch("RAVE_IDENTITY_SETTINGS", "/etc/rave/identity.yml")
 
   # Each key with its value if the file does not have it, and what makes a value right.
   KEYS = {
@@ -32,7 +32,7 @@ class Settings
     "protected_posts_per_minute" => [10, "a number, at least 1", ->(value) { value.is_a?(Integer) && value >= 1 }],
     "probes_from" => [["127.0.0.0/8", "::1/128"], "a list of networks, such as [\"127.0.0.0/8\"]",
                       ->(value) { value.is_a?(Array) && value.all? { |network| network?(network) } }],
-    "faults" => ["/etc/rave/identity-faults.toml", "an absolute path", ->(value) { value.is_a?(String) && value.start_with?("/") }],
+    "faults" => ["/etc/rave/identity-faults.yml", "an absolute path", ->(value) { value.is_a?(String) && value.start_with?("/") }],
   }.freeze
   REQUIRED = KEYS.select { |_, (default, *)| default.nil? }.keys.freeze
 
@@ -69,19 +69,36 @@ class Settings
 
   # Reads a file and checks it against a table such as KEYS.
   def self.read(path, keys, required)
-    found = Toml.parse(File.read(path, encoding: "UTF-8"))
-    found.each do |key, entry|
-      _, meaning, right = keys.fetch(key) { raise Error, "#{path}:#{entry.line}: unknown key `#{key}`#{suggestion(key, keys)}" }
-      raise Error, "#{path}:#{entry.line}: `#{key}` must be #{meaning}" unless right.call(entry.value)
+    found = entries(path)
+    found.each do |key, (line, value)|
+      _, meaning, right = keys.fetch(key) { raise Error, "#{path}:#{line}: unknown key `#{key}`#{suggestion(key, keys)}" }
+      raise Error, "#{path}:#{line}: `#{key}` must be #{meaning}" unless right.call(value)
     end
     missing = required.find { |key| !found.key?(key) }
     raise Error, "#{path}: `#{missing}` is missing; it is #{keys[missing][1]}" if missing
 
-    keys.transform_values(&:first).merge(found.transform_values(&:value))
-  rescue Toml::Error => error
-    raise Error, "#{path}:#{error.line}: #{error.message}"
+    keys.transform_values(&:first).merge(found.transform_values(&:last))
   rescue SystemCallError => error
     raise Error, "could not read the settings file `#{path}`: #{cause(error)}"
+  end
+
+  # Each key with its line and its value. The parser's tree knows the lines, and a key that is there twice.
+  def self.entries(path)
+    text = File.read(path, encoding: "UTF-8")
+    values = YAML.safe_load(text) || {}
+    raise Error, "#{path}:1: expected lines of `key: value`" unless values.is_a?(Hash)
+
+    keys = YAML.parse(text) ? YAML.parse(text).root.children.each_slice(2).map(&:first) : []
+    keys.each_with_object({}) do |key, found|
+      line = key.start_line + 1
+      raise Error, "#{path}:#{line}: key `#{key.value}` is there twice; the first is in line #{found[key.value].first}" if found.key?(key.value)
+
+      found[key.value] = [line, values[key.value]]
+    end
+  rescue Psych::SyntaxError => error
+    raise Error, "#{path}:#{error.line}: #{[error.problem, error.context].compact.join(" ")}"
+  rescue Psych::Exception, ArgumentError => error
+    raise Error, "#{path}:1: #{error.message}"
   end
 
   def self.secret(path)

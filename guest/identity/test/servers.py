@@ -1,6 +1,7 @@
 """A private PostgreSQL and the program under test, each with a folder of its own, on a socket and a loopback port nobody else has."""
 
 import glob
+import json
 import os
 import pathlib
 import pwd
@@ -118,7 +119,7 @@ class Identity:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.faults = folder.path / "faults.toml"
+        self.faults = folder.path / "faults.yml"
         key = subprocess.run(["openssl", "genrsa", "2048"], capture_output=True, text=True, check=True).stdout
         self.settings = {
             "listen": f"127.0.0.1:{self.port}",
@@ -134,8 +135,8 @@ class Identity:
         self.process = None
 
     def command(self):
-        lines = [f"{key} = {toml(value)}" for key, value in self.settings.items()]
-        path = self.folder.write("identity.toml", "\n".join(lines) + "\n", 0o644)
+        lines = [f"{key}: {json.dumps(value)}" for key, value in self.settings.items()]
+        path = self.folder.write("identity.yml", "\n".join(lines) + "\n", 0o644)
         environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PGUSER": "gitlab", "RAVE_IDENTITY_SETTINGS": str(path)}
         return {"args": ["puma", "--config", str(IDENTITY / "puma.rb")], "env": environment, "cwd": "/", **ordinary_user()}
 
@@ -166,11 +167,3 @@ class Identity:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(timeout=30)
         return self.process and self.process.returncode
-
-
-def toml(value):
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return "[" + ", ".join(toml(item) for item in value) + "]"
-    return str(value) if isinstance(value, int) else f'"{value}"'

@@ -92,9 +92,13 @@ impl ApiError {
 
 impl From<tokio_postgres::Error> for ApiError {
     fn from(error: tokio_postgres::Error) -> Self {
-        // 08: connection; 53: too many; 57P: the server is stopped or starting.
-        let away =
-            error.code().map_or(true, |code| ["08", "53", "57P"].iter().any(|class| code.code().starts_with(class)));
+        // 08: connection; 53: too many; 57P: the server is stopped or starting. Without a code the trouble is on this side of the socket: it is
+        // the connection, or this program's own mistake.
+        let broken = || std::error::Error::source(&error).is_none_or(|source| source.is::<std::io::Error>());
+        let away = match error.code() {
+            Some(code) => ["08", "53", "57P"].iter().any(|class| code.code().starts_with(class)),
+            None => broken(),
+        };
         let cause = crate::text::chain(&error);
         if away || error.is_closed() { Self::Unavailable(cause) } else { Self::Internal(cause) }
     }

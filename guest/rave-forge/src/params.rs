@@ -122,10 +122,11 @@ impl Params {
     /// # Errors
     /// 400 if it is something else.
     pub fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
-        match self.text(name)?.as_deref() {
+        // Some clients write `True`.
+        match self.text(name)?.map(|word| word.to_ascii_lowercase()).as_deref() {
             None | Some("") => Ok(None),
-            Some("true" | "1" | "t" | "on") => Ok(Some(true)),
-            Some("false" | "0" | "f" | "off") => Ok(Some(false)),
+            Some("true" | "1" | "t" | "on" | "yes" | "y") => Ok(Some(true)),
+            Some("false" | "0" | "f" | "off" | "no" | "n") => Ok(Some(false)),
             Some(_) => Err(ApiError::invalid(name)),
         }
     }
@@ -196,7 +197,7 @@ mod tests {
 
     #[test]
     fn parameters_are_read_as_meant() {
-        let params = Params::of_query("n=12&yes=true&no=0&empty=&list[]=a&list[]=b&words=a,%20b&bad=x");
+        let params = Params::of_query("n=12&yes=True&no=0&empty=&list[]=a&list[]=b&words=a,%20b&bad=x");
         assert_eq!(params.number("n").unwrap(), Some(12));
         assert_eq!(params.number("nothing").unwrap(), None);
         assert!(params.number("bad").is_err());

@@ -20,7 +20,6 @@ use crate::settings::Limits;
 const LARGEST_BODY: usize = 64 * 1024;
 
 /// The routes, for a keeper.
-#[must_use]
 pub fn router(keeper: Arc<Keeper>, limits: Limits) -> Router {
     Router::new()
         .route("/sandboxes", get(list).post(start))

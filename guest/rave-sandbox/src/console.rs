@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
+use crate::sandbox::Id;
+
 /// The most the file may hold. When it is full, the older half goes.
 const LIMIT: usize = 64 * 1024;
 const LONGEST_LINE: usize = 200;
@@ -43,6 +45,13 @@ impl Console {
     }
 }
 
+/// Whether a sandbox's `init` has come to its end. Asking for SSH before that would only keep a slow machine from getting there.
+#[must_use]
+pub fn has_booted(home: &Path, id: &Id) -> bool {
+    let wanted = format!("sandbox: {id} runs ");
+    last_lines(home, usize::MAX).iter().any(|line| line.contains(&wanted))
+}
+
 /// The last lines of a sandbox's console, without what could confuse a terminal or a log.
 #[must_use]
 pub fn last_lines(home: &Path, count: usize) -> Vec<String> {
@@ -77,6 +86,16 @@ mod tests {
         assert_eq!(last_lines(folder.path(), 2), ["line 19999", "?[31mred"]);
         console.add(&vec![b'x'; 3 * LIMIT]).unwrap();
         assert_eq!(std::fs::metadata(folder.path().join(CONSOLE)).unwrap().len(), LIMIT as u64 / 2);
+    }
+
+    #[test]
+    fn a_machine_has_booted_when_its_init_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let says = |text: &str| std::fs::write(folder.path().join(CONSOLE), text).unwrap();
+        says("Run /init as init process\nsandbox: sb-0002 runs\n");
+        assert!(!has_booted(folder.path(), &Id::new(1)));
+        says("Run /init\n[1.0] sandbox: sb-0001 runs 0123 on Linux 6.12\r\n[2] Not backgrounding");
+        assert!(has_booted(folder.path(), &Id::new(1)));
     }
 
     #[test]

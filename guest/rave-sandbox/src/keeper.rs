@@ -191,7 +191,7 @@ impl Keeper {
         if result.is_some() || !runs {
             Seen::Gone { result }
         } else {
-            Seen::Running { banner: sandbox.state == State::Starting && self.world.banner(sandbox.ssh_port) }
+            Seen::Running { banner: sandbox.state == State::Starting && self.world.banner(sandbox) }
         }
     }
 
@@ -489,8 +489,8 @@ pub(crate) mod tests {
         fn result(&self, id: &Id) -> Option<String> {
             self.facts().results.get(id).cloned()
         }
-        fn banner(&self, port: u16) -> bool {
-            self.facts().answering.contains(&port)
+        fn banner(&self, sandbox: &Sandbox) -> bool {
+            self.facts().answering.contains(&sandbox.ssh_port)
         }
         fn console(&self, _: &Id) -> Vec<String> {
             vec!["Kernel panic".into()]
@@ -659,9 +659,12 @@ pub(crate) mod tests {
             facts.saved.insert(Id::new(0x88), None); // half-made
         }
         let second = keeper(&world);
-        assert_eq!(second.list().iter().map(|sandbox| sandbox.id.clone()).collect::<Vec<_>>(), [kept.clone()]);
-        assert_eq!(world.facts().units, [kept.clone()]);
-        assert_eq!(world.facts().saved.keys().cloned().collect::<Vec<_>>(), [kept.clone()]);
+        assert_eq!(
+            second.list().iter().map(|sandbox| sandbox.id.clone()).collect::<Vec<_>>(),
+            std::slice::from_ref(&kept)
+        );
+        assert_eq!(world.facts().units, std::slice::from_ref(&kept));
+        assert_eq!(world.facts().saved.keys().cloned().collect::<Vec<_>>(), std::slice::from_ref(&kept));
         // One that was told to end just before is ended now.
         let mut sandbox = second.show(kept.as_str()).unwrap();
         sandbox.state = State::Stopping;

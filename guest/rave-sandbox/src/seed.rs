@@ -38,23 +38,29 @@ pub enum SeedError {
 /// If the commit cannot be had or the disk not be made.
 pub fn make(settings: &Settings, id: &Id, request: &Request, folder: &Path) -> Result<String, SeedError> {
     let tree = folder.join("tree");
-    let seed = tree.join("seed");
-    fs::create_dir_all(&seed)?;
+    let (seed, ssh) = (tree.join("seed"), tree.join("home/.ssh"));
+    for path in [&seed, &ssh, &tree.join("checkout")] {
+        fs::create_dir_all(path)?;
+    }
     fs::write(tree.join("commit"), format!("{}\n", request.sha))?;
     fs::write(seed.join("id"), format!("{id}\n"))?;
     fs::write(seed.join("project"), format!("{}\n", request.project))?;
     fs::write(seed.join("merge_request"), format!("{}\n", request.mr))?;
-    fs::write(seed.join("authorized_keys"), request.authorized_keys.join("\n") + "\n")?;
+    fs::write(ssh.join("authorized_keys"), request.authorized_keys.join("\n") + "\n")?;
     let repository = Repository::of(&settings.repositories, &request.project, &folder.join("git"))?;
     repository.archive(&request.sha, settings.limits.checkout_max_bytes, &seed.join("checkout.tar"))?;
     let host_key = host_key(&seed.join("host_key"))?;
-    for path in [&tree, &seed] {
-        fs::set_permissions(path, Permissions::from_mode(0o755))?;
+    // Everything belongs to root here; `init` gives home and checkout to their user.
+    for name in [".", "seed", "checkout"] {
+        fs::set_permissions(tree.join(name), Permissions::from_mode(0o755))?;
+    }
+    for name in ["home", "home/.ssh"] {
+        fs::set_permissions(tree.join(name), Permissions::from_mode(0o700))?;
     }
     for name in ["commit", "seed/id", "seed/project", "seed/merge_request"] {
         fs::set_permissions(tree.join(name), Permissions::from_mode(0o644))?;
     }
-    for name in ["seed/authorized_keys", "seed/checkout.tar", "seed/host_key"] {
+    for name in ["home/.ssh/authorized_keys", "seed/checkout.tar", "seed/host_key"] {
         fs::set_permissions(tree.join(name), Permissions::from_mode(0o600))?;
     }
     disk(settings.limits.disk_mib, &tree, &folder.join(DISK))?;

@@ -80,6 +80,12 @@ fn machine(settings: &Settings, sandbox: &Sandbox) -> Vec<String> {
     ]
 }
 
+/// Systemd runs it as root, but with the same view of files as the sandbox; so it looks from where systemd itself does.
+fn ended(settings: &Settings, folder: &Path) -> String {
+    let (program, socket) = (settings.files.program.display(), settings.socket.display());
+    format!("/usr/bin/nsenter --target=1 --mount -- {program} ended --socket {socket} {}", folder.display())
+}
+
 fn properties(settings: &Settings, backend: &Backend, sandbox: &Sandbox, lifetime: Duration) -> Vec<String> {
     let limits = &settings.limits;
     let folder = settings.state.join(sandbox.id.as_str());
@@ -95,12 +101,7 @@ fn properties(settings: &Settings, backend: &Backend, sandbox: &Sandbox, lifetim
         text("OOMPolicy=kill"),
         text("LimitCORE=0"),
         // Its end, also when nobody else is there to see it.
-        format!(
-            "ExecStopPost=+{} ended --socket {} {}",
-            settings.files.program.display(),
-            settings.socket.display(),
-            folder.display()
-        ),
+        format!("ExecStopPost=+{}", ended(settings, &folder)),
         // Who it is: nobody, and another nobody than the next.
         text("DynamicUser=yes"),
         text("NoNewPrivileges=yes"),
@@ -191,7 +192,7 @@ pub(crate) mod tests {
             "--property=TimeoutStopSec=5",
             "--property=OOMPolicy=kill",
             "--property=LimitCORE=0",
-            "--property=ExecStopPost=+/usr/local/bin/rave-sandbox ended --socket /run/rave-sandbox/api.sock /var/lib/rave-sandbox/sb-1a2b",
+            "--property=ExecStopPost=+/usr/bin/nsenter --target=1 --mount -- /usr/local/bin/rave-sandbox ended --socket /run/rave-sandbox/api.sock /var/lib/rave-sandbox/sb-1a2b",
             "--property=DynamicUser=yes",
             "--property=NoNewPrivileges=yes",
             "--property=CapabilityBoundingSet=",

@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::backend::{Backend, DISK};
-use crate::console::{CONSOLE, last_lines};
+use crate::console::{CONSOLE, has_booted, last_lines};
 use crate::repository::Repository;
 use crate::request::Request;
 use crate::sandbox::{Id, Sandbox};
@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use crate::{seed, unit};
 
 /// How long a banner may take once a connection stands.
-const BANNER_WITHIN: Duration = Duration::from_secs(3);
+const BANNER_WITHIN: Duration = Duration::from_secs(10);
 /// Where git works when a commit is looked for; it belongs to no sandbox.
 pub const GIT: &str = "git";
 const RECORD: &str = "sandbox.json";
@@ -62,8 +62,8 @@ pub trait World: Send + Sync {
     fn saved(&self) -> Vec<(Id, Option<Sandbox>)>;
     /// What systemd called the end of a sandbox's unit; `None` while it has not ended.
     fn result(&self, id: &Id) -> Option<String>;
-    /// Whether an SSH server answers at a port.
-    fn banner(&self, port: u16) -> bool;
+    /// Whether a sandbox's SSH server answers.
+    fn banner(&self, sandbox: &Sandbox) -> bool;
     /// The last lines of a sandbox's console.
     fn console(&self, id: &Id) -> Vec<String>;
     /// Removes what is left of a sandbox.
@@ -152,15 +152,9 @@ impl World for System {
         fs::read_to_string(self.folder(id).join(RESULT)).ok().map(|text| text.trim().to_owned())
     }
 
-    fn banner(&self, port: u16) -> bool {
-        let connect = || -> io::Result<bool> {
-            let mut stream = TcpStream::connect_timeout(&SocketAddr::new(self.settings.listen, port), BANNER_WITHIN)?;
-            stream.set_read_timeout(Some(BANNER_WITHIN))?;
-            let mut start = [0; 4];
-            stream.read_exact(&mut start)?;
-            Ok(&start == b"SSH-")
-        };
-        connect().unwrap_or(false)
+    fn banner(&self, sandbox: &Sandbox) -> bool {
+        has_booted(&self.folder(&sandbox.id), &sandbox.id)
+            && says_ssh(SocketAddr::new(self.settings.listen, sandbox.ssh_port)).unwrap_or(false)
     }
 
     fn console(&self, id: &Id) -> Vec<String> {
@@ -212,6 +206,14 @@ pub fn ended(folder: &Path, socket: &Path, result: &str) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+fn says_ssh(address: SocketAddr) -> io::Result<bool> {
+    let mut stream = TcpStream::connect_timeout(&address, BANNER_WITHIN)?;
+    stream.set_read_timeout(Some(BANNER_WITHIN))?;
+    let mut start = [0; 4];
+    stream.read_exact(&mut start)?;
+    Ok(&start == b"SSH-")
 }
 
 /// An error with all its sources, in one line.
@@ -293,12 +295,12 @@ mod tests {
         let system = system(Path::new("/nowhere"));
         let check = |said: &'static [u8], expected| {
             let server = TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = server.local_addr().unwrap().port();
-            assert!(!system.port_is_free(port));
+            let address = server.local_addr().unwrap();
+            assert!(!system.port_is_free(address.port()));
             let server = std::thread::spawn(move || server.accept().unwrap().0.write_all(said).unwrap());
-            assert_eq!(system.banner(port), expected);
+            assert_eq!(says_ssh(address).unwrap_or(false), expected);
             server.join().unwrap();
-            assert!(!system.banner(port));
+            assert!(says_ssh(address).is_err());
         };
         check(b"SSH-2.0-dropbear\r\n", true);
         check(b"HTTP/1.1 400 Bad Request\r\n", false);

@@ -92,7 +92,14 @@ impl Bridge {
     }
 
     pub(super) async fn command(self: Arc<Self>, mut job: Job) {
-        match self.may_be_in(&job.room).await {
+        let mut pauses = Pauses::within(if job.recovered { RECOVERY } else { Duration::ZERO }, Duration::from_secs(2));
+        let allowed = loop {
+            match self.may_be_in(&job.room).await {
+                Err(_) if job.recovered && pauses.next().await => {}
+                answer => break answer,
+            }
+        };
+        match allowed {
             Ok(true) => {}
             Ok(false) => return self.end_silently(&job, "not a room for the bridge").await,
             Err(error) => {

@@ -171,3 +171,34 @@ async fn killed_again_and_again_under_load() {
     assert!(world.services().projects.iter().all(|project| project.commits.len() == 2 && project.requests.len() == 1));
     world.verify().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_left_open_waits_for_services_that_start_later() {
+    let mut world = World::new().await;
+    world.until("a ping", || (world.services().pings > 0).then_some(())).await;
+    {
+        let mut services = world.services();
+        services.gate = Some(Gate { at: services.requests.len() + 10, after: true });
+    }
+    let begun = world.say("dana", "!rave project create hello").await;
+    world.until("the gate", || world.services().held_up.then_some(())).await;
+    assert_eq!(world.services().projects.len(), 1, "half of it is made");
+    world.kill().await;
+    {
+        let mut services = world.services();
+        services.gate = None;
+        services.forge_down = true;
+        services.directory_down = true;
+        services.homeserver_down = true;
+    }
+    world.start().await;
+    let asked = world.say("mara", "!rave whoami").await;
+    world.services().homeserver_down = false;
+    assert_eq!(world.reply(&asked).await.code, "backend_unavailable");
+    assert!(!world.decisions(&begun).contains(&"ended".to_owned()));
+    world.services().directory_down = false;
+    world.services().forge_down = false;
+    assert_eq!(world.reply(&begun).await.code, "done");
+    let services = world.services();
+    assert_eq!((services.projects[0].commits.len(), services.projects[0].requests.len()), (2, 1));
+}

@@ -191,3 +191,12 @@ async fn memory_stays_small() {
     assert!(flooded < 60 * 1024, "{flooded} kB");
     assert!(world.is_alive());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_stops_when_told() {
+    let mut world = World::new().await;
+    world.check("dana", "!rave whoami", "ok").await;
+    let told = tokio::process::Command::new("kill").arg(world.pid().to_string()).status().await.unwrap();
+    assert!(told.success() && world.ended().await.success());
+    world.verify().await;
+}

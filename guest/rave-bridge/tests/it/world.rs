@@ -152,6 +152,11 @@ allowed = {rooms}
         process.kill().await.unwrap();
     }
 
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> std::process::ExitStatus {
+        tokio::time::timeout(PATIENCE, self.process.as_mut().unwrap().wait()).await.unwrap().unwrap()
+    }
+
     pub fn is_alive(&mut self) -> bool {
         self.process.as_mut().unwrap().try_wait().unwrap().is_none()
     }

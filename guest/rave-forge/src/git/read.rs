@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_tree_is_read_line_by_line() {
-        let text = "100644 blob aa\ta b\0040000 tree bb\tsrc\0";
+        let text = "100644 blob aa\ta b\x00040000 tree bb\tsrc\0";
         let found = entries(text, "x/");
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].path.as_str(), found[1].kind.as_str()), ("x/a b", "tree"));

@@ -321,6 +321,8 @@ struct Log<'a> {
 
 /// The most that is kept of a log.
 const LOG: usize = 2 << 20;
+/// The most that is sent of it at once.
+const PIECE: usize = 32 << 10;
 
 impl<'a> Log<'a> {
     fn new(client: &'a Client, job: &'a Job) -> Self {
@@ -342,10 +344,11 @@ impl<'a> Log<'a> {
 
     /// Sends what is new, or a sign of life; whether the forge has it all now.
     async fn send(&mut self) -> bool {
-        for _ in 0..3 {
-            let piece = self.kept.get(self.sent..).unwrap_or_default();
+        for _ in 0..=LOG / PIECE {
+            let end = self.kept.len().min(self.sent + PIECE);
+            let piece = self.kept.get(self.sent..end).unwrap_or_default();
             match self.client.append(self.job, self.sent, piece).await {
-                Taken::UpTo(end) if end >= self.kept.len() || end <= self.sent && !piece.is_empty() && end != 0 => {
+                Taken::UpTo(end) if end >= self.kept.len() || (end <= self.sent && !piece.is_empty() && end != 0) => {
                     // The forge has all, or takes no more of a log that is too long.
                     self.sent = self.kept.len();
                     return true;

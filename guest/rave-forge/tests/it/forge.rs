@@ -86,8 +86,18 @@ impl Forge {
 
     /// Starts `serve` and waits until it answers.
     pub fn up(&mut self) {
-        self.serve = Some(Process(self.command("serve").spawn().unwrap()));
+        self.launch();
         until("rave-forge answers", || (self.get("mara", "/version").status == 200).then_some(()));
+    }
+
+    /// Starts `serve`.
+    pub fn launch(&mut self) {
+        self.serve = Some(Process(self.command("serve").spawn().unwrap()));
+    }
+
+    /// Ends the runner without a chance to say good-bye.
+    pub fn stop_runner(&mut self) {
+        self.runner = None;
     }
 
     /// Ends `serve` without a chance to say good-bye.
@@ -98,11 +108,6 @@ impl Forge {
     /// Starts a runner.
     pub fn start_runner(&mut self) {
         self.runner = Some(Process(self.command("runner").spawn().unwrap()));
-    }
-
-    /// The process id of `serve`.
-    pub fn pid(&self) -> u32 {
-        self.serve.as_ref().unwrap().0.id()
     }
 
     pub fn url(&self) -> String {
@@ -284,7 +289,7 @@ impl Forge {
             "listen = \"{addr}\"\nurl = \"http://{addr}/gitlab\"\nrepositories = \"{folder}/repositories\"\n\
              [database]\nsocket = \"{socket}\"\nuser = \"{user}\"\nname = \"postgres\"\n\
              [secrets]\nbot_token_digest = \"{folder}/bot.sha256\"\nclients = \"{folder}/clients.json\"\nrunner_token_digest = \"{folder}/runner.sha256\"\n\
-             [limits]\nbody_kib = 256\ntrace_kib = 64\nsilent_job_secs = 3\n\
+             [limits]\nbody_kib = 64\ntrace_kib = 64\nsilent_job_secs = 3\n\
              [runner]\nurl = \"http://{addr}/gitlab\"\ntoken = \"{folder}/runner\"\nbuilds = \"{folder}/builds\"\n\
              description = \"test runner (direct executor, no walls)\"\ntags = [\"linux\"]\nmemory_mib = 256\npoll_ms = 50\n",
             addr = self.addr,

@@ -1,0 +1,40 @@
+# In the guest, with Synapse's Python: verifies an ID token with authlib, which neither the provider nor the harness is made of. Then shows
+# that the library refuses the same token when something is not as it should be. Prints the claims and the refusals as JSON.
+import json
+import ssl
+import time
+from urllib.request import urlopen
+
+from authlib.jose import JsonWebKey, jwt
+
+ISSUER = "https://rave.local:3002/gitlab"
+TOKEN, NONCE, CLIENT = "{{id_token}}", "{{nonce}}", "synapse"
+
+with urlopen(ISSUER + "/oauth/discovery/keys", context=ssl.create_default_context(), timeout=60) as answer:
+    keys = json.load(answer)
+
+
+def verify(token=TOKEN, client=CLIENT, nonce=NONCE, issuer=ISSUER, now=None):
+    def exactly(value):
+        return dict(essential=True, value=value)
+
+    wanted = dict(iss=exactly(issuer), aud=exactly(client), nonce=exactly(nonce), exp=dict(essential=True), iat=dict(essential=True))
+    claims = jwt.decode(token, JsonWebKey.import_key_set(keys), claims_options=wanted)
+    claims.validate(now=now, leeway=0)
+    return claims
+
+
+claims = verify()
+head, body, signature = TOKEN.split(".")
+other = ("B" if signature[0] != "B" else "C") + signature[1:]
+refused = dict()
+for why, change in dict(
+    another_client=dict(client="another"), another_nonce=dict(nonce="another"), another_issuer=dict(issuer=ISSUER + "/"),
+    expired=dict(now=claims["exp"] + 1), changed=dict(token=".".join([head, body, other])),
+).items():
+    try:
+        verify(**change)
+    except Exception as error:
+        refused[why] = type(error).__name__
+print(json.dumps(dict(claims=claims, algorithm=claims.header["alg"], key=claims.header["kid"], known_keys=[key["kid"] for key in keys["keys"]],
+                      lives=claims["exp"] - claims["iat"], refused=sorted(refused))))
