@@ -27,7 +27,7 @@ let
             exec ${pkgs.gitaly}/bin/gitaly "$@"
           fi
           umask 077
-          ${lib.getExe pkgs.gnused} '/^\[gitlab\]$/a relative_url_root = "${root}"' "$1" > ${cfg.statePath}/config/gitaly.toml
+          ${pkgs.gnused}/bin/sed '/^\[gitlab\]$/a relative_url_root = "${root}"' "$1" > ${cfg.statePath}/config/gitaly.toml
           exec ${pkgs.gitaly}/bin/gitaly ${cfg.statePath}/config/gitaly.toml
         ''
       } $out/bin/gitaly
