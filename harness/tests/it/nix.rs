@@ -122,7 +122,9 @@ fn nar_hash_and_all_else_is_printed_by_the_image_command() {
     ran.check(0, &["provider  nix (RAVE_IMAGE asks for it)", "derivation", "narHash   sha256-", "nix (Nix) "]);
     let store_path = ran.stdout.lines().find_map(|line| line.strip_prefix("store     ")).unwrap();
     let mut verify = Command::new("nix-store");
-    verify.args(["--verify-path", store_path]).envs(project.environment());
+    let settings = project.command(&[]);
+    let settings = settings.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    verify.args(["--verify-path", store_path]).envs(settings);
     assert!(verify.status().expect("nix-store (package nix-bin)").success());
 }
 

@@ -69,11 +69,6 @@ impl Project {
         command
     }
 
-    /// Its settings, as variables.
-    pub fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()))
-    }
-
     /// Runs it to its end.
     pub fn hermetic(&self, arguments: &[&str]) -> Ran {
         Ran::from(self.command(arguments).stdin(Stdio::null()).output().unwrap())

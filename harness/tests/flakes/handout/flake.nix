@@ -3,7 +3,7 @@
   outputs =
     { self }:
     {
-      packages.x86_64-linux.p6-image = derivation {
+      packages.x86_64-linux.default = derivation {
         name = "handed-out-image";
         system = "x86_64-linux";
         builder = "/bin/sh";
