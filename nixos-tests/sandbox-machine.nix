@@ -12,20 +12,22 @@
 let
   drivers = [
     "virtio_pci"
-    "virtio_mmio"
     "virtio_blk"
     "virtio_net"
-    "virtio_console"
+    "virtio_rng"
     "ext4"
   ];
   modules = makeModulesClosure {
-    inherit kernel;
-    firmware = [ ];
+    kernel = lib.getOutput "modules" kernel;
+    firmware = kernel;
     rootModules = drivers;
-    allowMissing = false;
   };
-  busybox = pkgsStatic.busybox;
-  dropbear = pkgsStatic.dropbear;
+  inherit (pkgsStatic)
+    bash
+    busybox
+    dropbear
+    gnutar
+    ;
 in
 runCommand "rave-sandbox-machine-${version}"
   {
@@ -53,7 +55,7 @@ runCommand "rave-sandbox-machine-${version}"
         tries=$((tries + 1))
       done
       /bin/busybox mount -t ext4 -o ro "$root" /root || exit 1
-      /bin/busybox mount --move /dev /root/dev
+      /bin/busybox mount -o move /dev /root/dev
       /bin/busybox umount /proc
       exec /bin/busybox switch_root /root /init
     '';
@@ -71,7 +73,9 @@ runCommand "rave-sandbox-machine-${version}"
       ln -s /bin/busybox $tree/usr/bin/$applet
     done
     ln -s /bin/busybox $tree/bin/sh
-    install -m 0755 ${dropbear}/bin/dropbear ${dropbear}/bin/dropbearkey $tree/usr/bin/
+    # busybox's own tar leaves long names in git's archives unread.
+    rm -f $tree/usr/bin/{bash,busybox,tar}
+    install -m 0755 ${dropbear}/bin/dropbear ${gnutar}/bin/tar ${bash}/bin/bash $tree/usr/bin/
     install -m 0755 $init $tree/init
     printf '%s\n' 'root:x:0:0:root:/:/bin/sh' 'dev:x:1000:1000:who works here:/srv/home:/bin/sh' \
       'web:x:1001:1001:web server:/srv/checkout:/usr/bin/false' > $tree/etc/passwd

@@ -27,6 +27,7 @@ rec {
   optionalAttrs = condition: set: if condition then set else { };
   getExe = package: "${package}/bin/${package.meta.mainProgram or package.pname}";
   getExe' = package: program: "${package}/bin/${program}";
+  getOutput = _: package: package;
   getVersion = package: package.version;
   importTOML = path: builtins.fromTOML (builtins.readFile path);
   fileset = {

@@ -41,6 +41,7 @@ let
     "grafana"
     "iproute2"
     "jq"
+    "kmod"
     "linux"
     "matrix-synapse"
     "minisign"
@@ -91,8 +92,10 @@ let
     };
     rustPlatform.buildRustPackage = attributes: made attributes.pname attributes;
     pkgsStatic = {
+      bash = package "bash-static";
       busybox = package "busybox-static";
       dropbear = package "dropbear-static";
+      gnutar = package "gnutar-static";
     };
     testers.runNixOSTest =
       test: builtins.deepSeq test.nodes.machine.imports (builtins.seq test.testScript (package test.name));

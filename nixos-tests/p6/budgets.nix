@@ -32,6 +32,7 @@ in
   }
   // lib.optionalAttrs config.rave.fullPipe {
     gitlab-runner = bound (pick "1G" "2G") "100%" 512;
-    rave-sandbox = bound "256M" "100%" 256;
+    # With room for the small machine that shows whether KVM works.
+    rave-sandbox = bound "512M" "100%" 128;
   };
 }

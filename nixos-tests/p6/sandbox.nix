@@ -50,10 +50,33 @@ lib.mkIf cfg.fullPipe {
     name: path: lib.nameValuePair "/usr/bin/${name}" { "L+".argument = path; }
   ) tools;
 
+  # The module that fits this processor, if any. An emulated machine may say that it can have machines in it; they would never get anywhere.
+  systemd.services.rave-sandbox-kvm = {
+    description = "KVM for sandboxes";
+    wantedBy = [ "multi-user.target" ];
+    before = [ "rave-sandbox.service" ];
+    unitConfig.ConditionVirtualization = "!qemu";
+    serviceConfig = {
+      Type = "oneshot";
+      RemainAfterExit = true;
+      ExecStart = [
+        "-${pkgs.kmod}/bin/modprobe --quiet kvm_intel"
+        "-${pkgs.kmod}/bin/modprobe --quiet kvm_amd"
+      ];
+      CapabilityBoundingSet = "CAP_SYS_MODULE";
+      NoNewPrivileges = true;
+      ProtectHome = true;
+      PrivateTmp = true;
+      PrivateNetwork = true;
+      RestrictNamespaces = true;
+      SystemCallArchitectures = "native";
+    };
+  };
+
   systemd.services.rave-sandbox = {
     description = "Sandboxes for merge requests";
     wantedBy = [ "multi-user.target" ];
-    after = [ "gitlab.service" ];
+    after = [ "rave-sandbox-kvm.service" ];
     path = with pkgs; [
       dropbear
       e2fsprogs
@@ -62,31 +85,53 @@ lib.mkIf cfg.fullPipe {
       util-linux
       config.systemd.package
     ];
+    # Root, because it makes units and disks. What it may do beyond that is taken away: it reads the forge's repositories, and writes
+    # only below its own folder. Sandboxes are units of their own and go on when this one ends.
     serviceConfig = {
       Type = "notify";
-      ExecStart = "${program} serve";
-      Restart = "on-failure";
-      RestartSec = "2s";
-      # Root, to ask systemd for units; the socket is for the bridge.
+      NotifyAccess = "main";
       Group = "rave-sandbox";
-      SupplementaryGroups = [ config.services.gitlab.group ];
+      ExecStart = "${program} serve";
+      Restart = "always";
+      RestartSec = "1s";
       RuntimeDirectory = "rave-sandbox";
-      RuntimeDirectoryMode = "0755";
+      RuntimeDirectoryMode = "0750";
+      RuntimeDirectoryPreserve = "restart";
       StateDirectory = "rave-sandbox";
-      StateDirectoryMode = "0711";
+      StateDirectoryMode = "0700";
+      UMask = "0077";
       NoNewPrivileges = true;
-      LockPersonality = true;
-      PrivateTmp = true;
-      ProtectClock = true;
-      ProtectHome = true;
-      ProtectHostname = true;
-      ProtectKernelLogs = true;
-      ProtectKernelModules = true;
-      ProtectKernelTunables = true;
+      CapabilityBoundingSet = "CAP_DAC_READ_SEARCH";
       ProtectSystem = "strict";
+      ProtectHome = true;
+      PrivateTmp = true;
+      IPAddressDeny = "any";
+      IPAddressAllow = "localhost";
+      DevicePolicy = "closed";
+      DeviceAllow = "/dev/kvm rw";
+      ProtectKernelTunables = true;
+      ProtectKernelModules = true;
+      ProtectKernelLogs = true;
+      ProtectControlGroups = true;
+      ProtectClock = true;
+      ProtectHostname = true;
+      ProtectProc = "invisible";
+      RestrictAddressFamilies = [
+        "AF_UNIX"
+        "AF_INET"
+        "AF_INET6"
+      ];
+      RestrictNamespaces = true;
       RestrictRealtime = true;
       RestrictSUIDSGID = true;
+      LockPersonality = true;
       SystemCallArchitectures = "native";
+      SystemCallFilter = [
+        "@system-service"
+        "~@privileged @resources"
+      ];
+      SystemCallErrorNumber = "EPERM";
+      OOMPolicy = "stop";
     };
   };
 }
