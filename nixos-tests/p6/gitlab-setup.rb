@@ -57,7 +57,7 @@ token.call(bot, "rave-bridge", credential("bridge-forge-token"))
 }.each do |name, redirect|
   application = Doorkeeper.config.application_model.find_or_initialize_by(uid: name)
   application.assign_attributes(name: name, redirect_uri: redirect, scopes: "openid profile email", confidential: true, trusted: true)
-  application.class.secret_strategy.store_secret(application, :secret, credential("oidc-#{name}"))
+  Doorkeeper.config.application_secret_strategy.store_secret(application, :secret, credential("oidc-#{name}"))
   application.organization = organization if application.respond_to?(:organization=)
   application.save!
 end
