@@ -1,16 +1,7 @@
 # As much of nixpkgs' lib as P6's modules use, for an evaluation without nixpkgs. Names and meanings are theirs; what is not here is
 # not known, and using it fails. `nixpkgs-lib` of offline.nix takes the real one.
 let
-  inherit (builtins)
-    attrNames
-    concatStringsSep
-    elemAt
-    filter
-    listToAttrs
-    map
-    mapAttrs
-    match
-    ;
+  inherit (builtins) attrNames filter listToAttrs;
   # Marks that options, conditions and priorities leave in a configuration; modules.nix reads them.
   mark = _type: attributes: attributes // { inherit _type; };
 in

@@ -88,7 +88,7 @@ let
     writeShellScript = name: text: builtins.seq text (package name);
     makeModulesClosure = made "modules";
     formats.toml = { }: {
-      generate = name: value: builtins.seq (builtins.toJSON value) (package name);
+      generate = name: value: builtins.seq (builtins.toJSON value) (package name // { inherit value; });
     };
     rustPlatform.buildRustPackage = attributes: made attributes.pname attributes;
     pkgsStatic = {

@@ -166,6 +166,28 @@ fn what_p6_says_of_itself_follows_from_its_configuration() {
     assert!(profile["capabilities"].as_object().unwrap().values().all(|found| found["stand_in"] == false));
 }
 
+/// `a.b` for each key of a table, and of the tables in it.
+fn keys(table: &Value, above: &str) -> BTreeSet<String> {
+    let inner = |(key, value): (&String, &Value)| match value {
+        Value::Object(_) => keys(value, &format!("{above}{key}.")),
+        _ => BTreeSet::from([format!("{above}{key}")]),
+    };
+    table.as_object().unwrap().iter().flat_map(inner).collect()
+}
+
+#[test]
+fn the_appliances_own_programs_get_settings_that_they_know() {
+    let p6 = p6("{ }").unwrap();
+    let reference: toml::Table =
+        toml::from_str(&text("guest/reference/parts/bridge/files/etc/rave/bridge.toml")).unwrap();
+    assert_eq!(keys(&p6["bridge"], ""), keys(&serde_json::to_value(reference).unwrap(), ""));
+    let known = text("guest/rave-sandbox/src/settings.rs");
+    for key in keys(&p6["sandbox"], "") {
+        let field = format!("{}: ", key.rsplit('.').next().unwrap());
+        assert!(known.contains(&field), "rave-sandbox knows no `{key}`");
+    }
+}
+
 #[test]
 fn gitlabs_relative_root_is_known_in_all_five_places() {
     let p6 = p6("{ }").unwrap();
