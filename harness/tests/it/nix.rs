@@ -157,7 +157,7 @@ fn each_failure_says_what_it_is_with_nixs_own_last_lines() {
     check(
         "images",
         "unbuildable",
-        &["`: neither this machine nor a remote builder has what the build asks for", "{flying}"],
+        &["`: neither this machine nor a remote builder has what the build asks for", "flying"],
     );
     check("none-such", "disk", &["`nix build ./flakes/none-such#disk`: there is no flake there"]);
     check("locked", "disk", &["`: something had to be downloaded and could not be: ", "elsewhere.invalid"]);
