@@ -26,6 +26,9 @@ let
     NoNewPrivileges = true;
     CapabilityBoundingSet = "";
     LockPersonality = true;
+    MemoryDenyWriteExecute = true;
+    NotifyAccess = "main";
+    OOMPolicy = "stop";
     PrivateDevices = true;
     PrivateTmp = true;
     ProtectClock = true;
@@ -41,11 +44,11 @@ let
     RestrictRealtime = true;
     RestrictSUIDSGID = true;
     SystemCallArchitectures = "native";
+    SystemCallErrorNumber = "EPERM";
     SystemCallFilter = [
       "@system-service"
-      "~@privileged"
+      "~@privileged @resources"
     ];
-    UMask = "0077";
   };
 in
 {
@@ -66,6 +69,7 @@ in
 
   sops.templates."synapse-appservice.yaml" = {
     owner = "matrix-synapse";
+    path = secret "synapse-appservice.yaml";
     content = builtins.toJSON {
       id = "rave";
       url = "http://127.0.0.1:9000";
@@ -159,10 +163,15 @@ in
         User = "rave-bridge";
         Group = "rave-bridge";
         ExecStart = "${bridge} serve";
+        # From then on the kernel lets nobody change what is in the audit log, not even the bridge.
+        ExecStartPost = "+-${pkgs.e2fsprogs}/bin/chattr +a /var/lib/rave-bridge/audit.jsonl";
         Restart = "on-failure";
         RestartSec = "2s";
+        # Wrong settings stay wrong, and a broken audit log is for people to look at.
+        RestartPreventExitStatus = 78;
         StateDirectory = "rave-bridge";
         StateDirectoryMode = "0750";
+        UMask = "0027";
         RestrictAddressFamilies = [
           "AF_UNIX"
           "AF_INET"
@@ -180,9 +189,16 @@ in
         DynamicUser = true;
         ExecStart = "${bridge} agent %i";
         Restart = "on-failure";
-        RuntimeDirectory = "rave-agent/%i";
+        RestartSec = "2s";
+        WatchdogSec = "30s";
+        # The heartbeat, for anybody to read.
+        RuntimeDirectory = "rave-agent-%i";
+        RuntimeDirectoryMode = "0755";
+        UMask = "0022";
         RestrictAddressFamilies = [ "AF_UNIX" ];
         PrivateNetwork = true;
+        IPAddressDeny = "any";
+        InaccessiblePaths = "-/etc/rave/secrets";
       };
     };
   };
@@ -190,12 +206,12 @@ in
   security.polkit.enable = true;
   security.polkit.extraConfig = lib.mkIf cfg.fullPipe ''
     polkit.addRule(function(action, subject) {
-      var units = ${builtins.toJSON (map (agent: "rave-agent@${agent}.service") agents)};
-      var verbs = ["start", "stop"];
-      if (action.id == "org.freedesktop.systemd1.manage-units" && subject.user == "rave-bridge" &&
-          units.indexOf(action.lookup("unit")) >= 0 && verbs.indexOf(action.lookup("verb")) >= 0) {
-        return polkit.Result.YES;
+      if (action.id !== "org.freedesktop.systemd1.manage-units" || subject.user !== "rave-bridge") {
+        return polkit.Result.NOT_HANDLED;
       }
+      var units = ${builtins.toJSON (map (agent: "rave-agent@${agent}.service") agents)};
+      var known = units.indexOf(action.lookup("unit")) >= 0;
+      return known && ["start", "stop"].indexOf(action.lookup("verb")) >= 0 ? polkit.Result.YES : polkit.Result.NO;
     });
   '';
 }

@@ -27,8 +27,9 @@ in
     prometheus = bound (pick "384M" "1G") "50%" 128;
     prometheus-node-exporter = bound "64M" "20%" 64;
     nginx = bound "256M" "50%" 64;
+    # With room for the systemctl it starts.
     rave-bridge = bound "128M" "50%" 64;
-    "rave-agent@" = bound "128M" "50%" 32;
+    "rave-agent@" = bound "32M" "20%" 16;
   }
   // lib.optionalAttrs config.rave.fullPipe {
     gitlab-runner = bound (pick "1G" "2G") "100%" 512;

@@ -79,7 +79,7 @@ in
           jwks_uri = "${cfg.origin}/gitlab/oauth/discovery/keys";
           client_id = "synapse";
           client_secret_path = secret "oidc-synapse";
-          client_auth_method = "client_secret_post";
+          client_auth_method = "client_secret_basic";
           scopes = [
             "openid"
             "profile"
@@ -89,7 +89,7 @@ in
           pkce_method = "always";
           allow_existing_users = false;
           user_mapping_provider.config = {
-            localpart_template = "{{ user.nickname }}";
+            localpart_template = "{{ user.preferred_username }}";
             display_name_template = "{{ user.name }}";
           };
         }
