@@ -39,7 +39,8 @@ writeShellApplication {
     fi
     key=''${transcript%.json}.pub
     if [ ! -e "$key" ]; then
-      key=''${RAVE_SIGNING_KEY%.*}.pub
+      key=''${RAVE_SIGNING_KEY:-}
+      key=''${key%.*}.pub
     fi
     minisign -Vm "$transcript" -p "$key"
     exit "$status"

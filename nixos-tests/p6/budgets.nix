@@ -23,7 +23,7 @@ in
   systemd.services = {
     matrix-synapse = bound (pick "768M" "2G") "100%" 256;
     postgresql = bound (pick "1G" "2G") "150%" 256;
-    grafana = bound (pick "384M" "768M") "50%" 256;
+    grafana = bound (pick "512M" "1G") "50%" 256;
     prometheus = bound (pick "384M" "1G") "50%" 128;
     prometheus-node-exporter = bound "64M" "20%" 64;
     nginx = bound "256M" "50%" 64;

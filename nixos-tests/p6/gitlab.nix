@@ -26,9 +26,9 @@ let
           if [ $# != 1 ] || [ ! -f "$1" ]; then
             exec ${pkgs.gitaly}/bin/gitaly "$@"
           fi
-          umask 077
-          ${pkgs.gnused}/bin/sed '/^\[gitlab\]$/a relative_url_root = "${root}"' "$1" > ${cfg.statePath}/config/gitaly.toml
-          exec ${pkgs.gitaly}/bin/gitaly ${cfg.statePath}/config/gitaly.toml
+          settings=${cfg.statePath}/config/gitaly.toml
+          ${pkgs.gnused}/bin/sed '/^\[gitlab\]$/a relative_url_root = "${root}"' "$1" > "$settings"
+          exec ${pkgs.gitaly}/bin/gitaly "$settings"
         ''
       } $out/bin/gitaly
     '';

@@ -19,7 +19,7 @@
       start=$(date -u -d '-1 hour' +%Y%m%d%H%M%SZ)
       end=$(date -u -d '+2 years' +%Y%m%d%H%M%SZ)
       make() {
-        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -not_before "$start" -not_after "$end" "$@"
+        openssl req -quiet -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -not_before "$start" -not_after "$end" "$@"
       }
       make -keyout ca.key -out ca.crt -subj '/O=RAVE/CN=RAVE machine CA' \
         -addext 'basicConstraints=critical,CA:TRUE,pathlen:0' -addext 'keyUsage=critical,keyCertSign,cRLSign'
