@@ -29,6 +29,15 @@ pub fn main() -> anyhow::Result<()> {
         let found = image::digest(path)?;
         println!("{role:<9} {path}\n          {} {} bytes", found.digest, found.bytes);
     }
+    let nix = [
+        ("store", &image.store_path),
+        ("derivation", &image.derivation),
+        ("narHash", &image.nar_hash),
+        ("by", &image.nix_version),
+    ];
+    for (what, value) in nix.into_iter().filter_map(|(what, value)| Some((what, value.as_deref()?))) {
+        println!("{what:<9} {value}");
+    }
     println!("size      {} MiB on disk", image::bytes_on_disk(&image) / (1024 * 1024));
     Ok(())
 }

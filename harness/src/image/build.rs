@@ -13,7 +13,7 @@ use crate::wait::{self, WaitError};
 use camino::{Utf8Path, Utf8PathBuf};
 
 /// Lines of the log that an error shows.
-const TAIL: usize = 12;
+const TAIL: usize = 20;
 
 /// How long a build that is to end may clean up.
 const TO_CLEAN_UP: Duration = Duration::from_secs(10);

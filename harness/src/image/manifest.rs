@@ -86,6 +86,8 @@ pub struct Image {
     pub built_seconds: Option<u64>,
     /// Nix store path.
     pub store_path: Option<String>,
+    /// Nix's hash of that path's contents.
+    pub nar_hash: Option<String>,
     /// Nix derivation.
     pub derivation: Option<String>,
     /// Version of Nix, where it took part.
@@ -148,6 +150,7 @@ impl Image {
             packages: packages.map(|packages| folder.join(packages)),
             built_seconds,
             store_path: None,
+            nar_hash: None,
             derivation: None,
             nix_version: None,
         };

@@ -69,6 +69,7 @@ pub fn provide(path: &Utf8Path, reason: &str) -> Result<Image, ImageError> {
         packages: None,
         built_seconds: None,
         store_path: None,
+        nar_hash: None,
         derivation: None,
         nix_version: None,
     })

@@ -7,6 +7,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::build::BuildError;
 use super::manifest::{Image, ManifestError};
+use super::nix::NixError;
 use super::path::PathError;
 use super::{nix, path, reference};
 use crate::settings::{DEFAULT_INSTALLABLE, ImageChoice};
@@ -68,14 +69,9 @@ pub enum ImageError {
     /// A path is not an image.
     #[error("no image")]
     Path(#[from] PathError),
-    /// Nix built something else.
-    #[error("`nix build {installable}` gave no image: {why}")]
-    NixOutput {
-        /// What was built.
-        installable: String,
-        /// What is wrong with it.
-        why: String,
-    },
+    /// Nix gave none.
+    #[error(transparent)]
+    Nix(#[from] NixError),
 }
 
 /// Provides the image that was chosen.

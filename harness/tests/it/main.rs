@@ -1,7 +1,9 @@
 //! Ordinary tests of the harness, in one binary. None of them boots a machine.
 
 mod evidence;
+mod flake;
 mod forgeries;
+mod nix;
 mod run;
 mod ssh;
 mod sshd;

@@ -2,6 +2,7 @@
 
 mod fork;
 mod microguest;
+mod nix;
 mod run;
 mod sabotage;
 #[path = "../support/mod.rs"]

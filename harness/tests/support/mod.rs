@@ -30,6 +30,25 @@ impl Project {
         self
     }
 
+    /// With a Nix store of its own, so that any user can build and nothing outside changes.
+    pub fn with_nix(mut self) -> Self {
+        let path = |name: &str| self.path("nix").join(name).to_str().unwrap().to_owned();
+        // Without a sandbox a builder finds this machine's shell; without caches nothing is asked of the network.
+        let config = "sandbox = false\nbuild-users-group =\nsubstituters =\ncores = 7\n";
+        let settings = [
+            ("NIX_STORE_DIR", path("store")),
+            ("NIX_STATE_DIR", path("var")),
+            ("NIX_LOCALSTATE_DIR", path("var")),
+            ("NIX_LOG_DIR", path("log")),
+            ("NIX_CONF_DIR", path("etc")),
+            ("NIX_REMOTE", "local".to_owned()),
+            ("NIX_CONFIG", config.to_owned()),
+            ("XDG_CACHE_HOME", path("cache")),
+        ];
+        self.settings.extend(settings.map(|(name, value)| (name.to_owned(), value)));
+        self
+    }
+
     /// A path inside.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -71,6 +90,15 @@ impl Project {
     /// The one transcript.
     pub fn transcript(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.artifact(".json")).unwrap()).unwrap()
+    }
+}
+
+/// Nix makes the folders of its store read-only.
+impl Drop for Project {
+    fn drop(&mut self) {
+        if self.path("nix").exists() {
+            let _ = Command::new("chmod").arg("-R").arg("u+w").arg(self.path("nix")).status();
+        }
     }
 }
 

@@ -1,0 +1,2 @@
+# Stands for NixOS's file of this name, whose options are in the table.
+{ }
