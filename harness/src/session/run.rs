@@ -15,7 +15,7 @@ use super::shared::{Preparation, Shared};
 use crate::interrupt::{Interrupt, tell};
 use crate::report;
 use crate::scenario::file;
-use crate::scenario::model::{Requires, Scenario};
+use crate::scenario::model::{On, Requires, Scenario};
 use crate::settings::Settings;
 use crate::transcript::model::{Outcome, OverallStatus, ScenarioRecord, Transcript};
 use crate::transcript::sign::SigningKey;
@@ -66,6 +66,8 @@ pub fn main(mut arguments: RunArguments) -> Ended {
     arguments.libtest.skip = left.iter().map(|scenario| scenario.name.clone()).collect();
     let left = left.iter().map(|scenario| Trial::test(&scenario.name, || Ok(())));
     if arguments.libtest.list {
+        // Asked for those that are ignored: there are none.
+        let chosen = if arguments.libtest.ignored { Vec::new() } else { chosen };
         let listed = chosen.iter().map(|scenario| Trial::test(&scenario.name, || Ok(()))).chain(left).collect();
         // Listing has no result.
         let _ = libtest_mimic::run(&arguments.libtest, listed);
@@ -94,7 +96,11 @@ fn run(
     watch_signals(runtime.handle(), Arc::clone(&interrupt))?;
     let needed = chosen.iter().map(Scenario::requires).max().unwrap_or(Requires::Nothing);
     let preparation = Preparation::check(settings, needed)?;
-    let shared = Arc::new(Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &chosen));
+    let shared = Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &chosen);
+    // A full run is always first-hand, and so is what is asked of the machine that was booted.
+    let asks_cold = |scenario: &Scenario| scenario.machine == On::Cold && scenario.requires() == Requires::Machine;
+    let shared = if filters.is_empty() || chosen.iter().any(asks_cold) { shared } else { shared.using_saved() };
+    let shared = Arc::new(shared);
     runtime.spawn(watch_deadline(Arc::clone(&shared)));
     let schedule = Arc::new(Schedule::new(chosen.iter().map(Turn::of)));
     let trials = chosen.into_iter().map(|scenario| trial(scenario, &shared, &schedule)).chain(left).collect();
@@ -105,7 +111,7 @@ fn run(
     let conclusion = catch_unwind(AssertUnwindSafe(|| libtest_mimic::run(&libtest, trials)));
     let failed = conclusion.map_or(true, |conclusion| conclusion.has_failed());
     let transcript = shared.finish(filters);
-    let sealed = write(&shared, &transcript)?;
+    let sealed = write(shared.place(), shared.key(), &transcript)?;
     tell(&report::text::summary(&sealed));
     shared.say_where();
     shared.keep_if_asked();
@@ -154,9 +160,11 @@ fn verdict(record: &ScenarioRecord, session: &Utf8Path) -> Result<Completion, Fa
 }
 
 /// Signs the transcript, writes it, and verifies it by reading it back: one that cannot be read back is not a pass.
-fn write(shared: &Shared, transcript: &Transcript) -> anyhow::Result<Transcript> {
+///
+/// # Errors
+/// If any of that fails.
+pub fn write(place: &store::Place, key: &SigningKey, transcript: &Transcript) -> anyhow::Result<Transcript> {
     use anyhow::Context as _;
-    let (place, key): (&store::Place, &SigningKey) = (shared.place(), shared.key());
     if key.is_ephemeral() {
         store::write_whole(&place.public_key(), key.public_file()?.as_bytes())?;
     }

@@ -53,7 +53,7 @@ pub fn sabotage(words: &[String], json: bool) -> anyhow::Result<Ended> {
     watch_signals(runtime.handle(), Arc::clone(&interrupt))?;
     let needed = scenarios.iter().map(needs).max().unwrap_or(Requires::Nothing);
     let preparation = Preparation::check(settings, needed)?;
-    let shared = Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &scenarios);
+    let shared = Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &scenarios).using_saved();
     if needed == Requires::Machine {
         shared.forks_now().map_err(|why| anyhow::anyhow!(why))?;
     }

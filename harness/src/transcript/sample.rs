@@ -89,6 +89,7 @@ pub fn transcript() -> Transcript {
         end_to_end_tests: Vec::new(),
         performance_metrics: Vec::new(),
         security_validation: Vec::new(),
+        parts: Vec::new(),
         signing_key: SigningKeyRecord { public_key: String::new(), ephemeral: true },
         signature: None,
     };
