@@ -135,7 +135,11 @@ fn save(ground: &Ground<'_>, vm: &Vm, method: Method) -> Result<Forks, String> {
     let rss_mib = vm.rss_mib().unwrap_or_default();
     let saved = fork::save(vm, qemu, method).map_err(|error| chain(&error))?;
     let saved_record = SavedRecord {
-        id: session.to_owned(),
+        // Sessions that began in one second in different folders have one name.
+        id: format!(
+            "{session}/{}",
+            booted.host_key.fingerprint().trim_start_matches("SHA256:").get(..8).unwrap_or_default()
+        ),
         booted_at: booted.ready_at(),
         saved_at: time(jiff::Timestamp::now()),
         ready_for_ms: milliseconds(ready_for),

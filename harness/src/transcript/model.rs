@@ -263,7 +263,7 @@ pub struct ForksRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SavedRecord {
-    /// The session that booted and saved it. A session saves one machine at most.
+    /// The session that booted and saved it, a slash, and the beginning of its host key's fingerprint.
     pub id: String,
     /// When it became ready.
     pub booted_at: String,
