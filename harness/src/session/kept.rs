@@ -19,6 +19,7 @@ use crate::error::chain;
 use crate::hex;
 use crate::image::Sources;
 use crate::interrupt::Interrupt;
+use crate::scenario::model::Variables;
 use crate::transcript::model::{ForksRecord, MachineRecord};
 use crate::vm::runtime::Runtime;
 use crate::vm::{Parts, Saved};
@@ -50,6 +51,8 @@ pub struct Kept {
     pub profile: Profile,
     /// The certificate of its CA.
     pub ca: String,
+    /// Secrets of the run that were handed to it when it was booted, by name: it knows these, and no others.
+    pub handed: Variables,
     /// The private key that enters it.
     pub identity: String,
     /// The key it shows.

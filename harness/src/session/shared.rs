@@ -81,6 +81,8 @@ pub struct Shared {
     facts: Arc<Facts>,
     mask: Mask,
     secrets: Variables,
+    /// The same, with those that a kept machine was handed by the session that booted it.
+    restored: OnceLock<Variables>,
     image: OnceLock<Result<Provided, String>>,
     machine: OnceLock<Result<Booted, Box<machine::Failure>>>,
     forks: OnceLock<Result<Arc<Forks>, Box<ForksRecord>>>,
@@ -171,6 +173,7 @@ impl Shared {
             facts,
             mask,
             secrets,
+            restored: OnceLock::new(),
             image: OnceLock::new(),
             machine: OnceLock::new(),
             forks: OnceLock::new(),
@@ -252,7 +255,7 @@ impl Shared {
             target,
             facts,
             mask: &self.mask,
-            secrets: &self.secrets,
+            secrets: self.restored.get().unwrap_or(&self.secrets),
             interrupt: &self.interrupt,
             session_start: self.preparation.started,
             session_folder: &self.preparation.place.folder,
@@ -365,6 +368,9 @@ impl Shared {
                 let (id, age) = saved.unwrap_or_default();
                 self.say(&format!("machine: forks of the one that {id} booted and saved {age} ago; nothing is booted"));
                 let _ = self.forks.set(Ok(Arc::new(forks)));
+                kept.handed.values().for_each(|secret| self.mask.add(secret));
+                let restored = self.secrets.clone().into_iter().chain(kept.handed.clone());
+                let _ = self.restored.set(restored.collect());
                 Some(booted)
             }
             Err(why) => {
@@ -392,6 +398,7 @@ impl Shared {
                 forks: forks.record().clone(),
                 profile: booted.profile.clone(),
                 ca: String::from_utf8_lossy(&booted.origin.ca).into_owned(),
+                handed: self.handed(),
                 identity,
                 host_key: booted.host_key.line(),
             }
@@ -399,6 +406,11 @@ impl Shared {
         let parts = store.keep(forks.saved(), kept, &key, &held)?;
         forks.move_to(parts, qemu.clone(), held);
         Ok(())
+    }
+
+    /// The secrets of this run that the guest is handed when it is booted: none so far.
+    fn handed(&self) -> Variables {
+        Variables::new()
     }
 
     /// Everything that must be the same for a saved machine to be right.
