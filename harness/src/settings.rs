@@ -90,6 +90,10 @@ pub struct Settings {
     pub artifacts: Utf8PathBuf,
     /// Leave a failed machine running.
     pub keep_vm: bool,
+    /// Ask every scenario on a fork of its own, where that can be.
+    pub forks: bool,
+    /// Keep a saved machine for the next run, and use one that was kept.
+    pub keep_saved: bool,
 }
 
 /// The installable that is built where none is named.
@@ -105,7 +109,12 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("RAVE_SIGNING_KEY", "none", "a minisign secret key file; without one a key is made for the session"),
     ("RAVE_SIGNING_KEY_PASSWORD_FILE", "none", "a file whose first line is that key's password"),
     ("RAVE_ARTIFACTS", "artifacts/", "where sessions go"),
-    ("RAVE_KEEP_VM", "0", "1: leave the machine of the first failed scenario running and print how to enter it"),
+    ("RAVE_KEEP_VM", "0", "1: keep the machine of the first failed scenario for `hermetic shell <session>/<scenario>`"),
+    (
+        "RAVE_KEEP_SAVED",
+        "1",
+        "1: keep the saved machine for later runs with a filter, which then boot nothing; 0: neither keep nor use one",
+    ),
     ("RAVE_SCENARIOS", "scenarios/", "the folder of the scenario files"),
 ];
 
@@ -188,6 +197,8 @@ impl Settings {
             key,
             artifacts: reader.path("RAVE_ARTIFACTS").unwrap_or_else(|| root.join("artifacts")),
             keep_vm: reader.switch("RAVE_KEEP_VM", false),
+            forks: reader.switch("RAVE_FORKS", true),
+            keep_saved: reader.switch("RAVE_KEEP_SAVED", true),
         };
         if reader.errors.is_empty() { Ok(settings) } else { Err(SettingErrors(reader.errors)) }
     }
@@ -208,6 +219,8 @@ impl Settings {
             ("RAVE_SIGNING_KEY".to_owned(), key),
             ("RAVE_ARTIFACTS".to_owned(), self.artifacts.to_string()),
             ("RAVE_KEEP_VM".to_owned(), switch(self.keep_vm)),
+            ("RAVE_FORKS".to_owned(), switch(self.forks)),
+            ("RAVE_KEEP_SAVED".to_owned(), switch(self.keep_saved)),
             ("RAVE_SCENARIOS".to_owned(), self.scenarios.to_string()),
         ])
     }

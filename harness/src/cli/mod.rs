@@ -55,8 +55,18 @@ enum Action {
     Export(export::ExportArguments),
     /// Holds the last of several transcripts against those before it: boot, readiness, memory, times, verdicts
     Compare(compare::CompareArguments),
+    /// Joins the transcripts of runs on forks of one machine, as of one process for each scenario, into one signed transcript
+    Seal {
+        /// The transcripts, each with its signature beside it
+        #[arg(required = true)]
+        parts: Vec<Utf8PathBuf>,
+    },
     /// Provides the image and prints where it is, its digests and its size
-    Image,
+    Image {
+        /// Instead, throws away the machines that earlier runs saved
+        #[arg(long)]
+        clean: bool,
+    },
     /// Breaks on purpose what scenarios ask about, and tells which steps notice
     Sabotage {
         /// Only scenarios whose name contains one of these words
@@ -67,8 +77,11 @@ enum Action {
     },
     /// Prints the JSON Schema of transcripts
     Schema,
-    /// Boots the image and opens a shell in it
-    Shell,
+    /// Boots the image and opens a shell in it; or resumes a failed machine that was kept
+    Shell {
+        /// `<session>/<scenario>` of a machine that RAVE_KEEP_VM=1 kept
+        kept: Option<String>,
+    },
 }
 
 /// Runs the command that this process's arguments name.
@@ -85,7 +98,12 @@ pub fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
-        Action::Image => image::main(),
+        Action::Image { clean: true } => session::clean(&|text| eprintln!("image: {text}")).map_err(Into::into),
+        Action::Image { clean: false } => image::main(),
+        Action::Seal { parts } => match session::seal(&parts) {
+            Ok(ended) => return ended.into(),
+            Err(error) => Err(error),
+        },
         Action::Sabotage { filters, json } => match session::sabotage(&filters, json) {
             Ok(ended) => return ended.into(),
             Err(error) => Err(error),
@@ -94,7 +112,8 @@ pub fn main() -> ExitCode {
             print!("{}", schema::text());
             Ok(())
         }
-        Action::Shell => session::shell(),
+        Action::Shell { kept: None } => session::shell(),
+        Action::Shell { kept: Some(name) } => session::resume(&name),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -35,6 +35,17 @@ impl KeyPair {
         Self { private, public }
     }
 
+    /// Reads a pair from its private half in OpenSSH's format.
+    ///
+    /// # Errors
+    /// If the text is anything else.
+    pub fn from_private_pem(pem: &str) -> Result<Self, KeyError> {
+        // The text is not shown: it may well be a secret.
+        let private = PrivateKey::from_openssh(pem).map_err(|source| KeyError { line: "…".to_owned(), source })?;
+        let public = PublicKey(private.public_key().clone());
+        Ok(Self { private, public })
+    }
+
     /// Returns the public half.
     pub fn public(&self) -> &PublicKey {
         &self.public

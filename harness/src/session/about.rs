@@ -5,7 +5,9 @@ use std::fs;
 use std::process::Command;
 
 use camino::Utf8Path;
+use sha2::{Digest as _, Sha256};
 
+use crate::hex;
 use crate::transcript::model::{HarnessRecord, SystemInfo};
 
 /// The machine that runs the harness.
@@ -26,6 +28,17 @@ pub fn system() -> SystemInfo {
 /// Logical processors this process may use.
 pub fn cores() -> u64 {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
+}
+
+/// What kind of processor this machine has, and which of its features can be used.
+pub fn processor() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let value = |name: &str| {
+        let line = info.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name));
+        line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+    };
+    let flags = Sha256::digest(value("flags"));
+    format!("{}, features {}", value("model name"), hex::digits(&flags[..4]))
 }
 
 /// Memory of this machine, MiB.

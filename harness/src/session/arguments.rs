@@ -29,10 +29,10 @@ impl RunArguments {
 
     /// Why libtest could not work with these arguments, if so.
     pub fn unusable(&self) -> Option<&'static str> {
-        let Arguments { test_threads, ignored, bench, .. } = &self.libtest;
+        let Arguments { test_threads, ignored, bench, list, .. } = &self.libtest;
         if *test_threads == Some(0) {
             Some("--test-threads must be at least 1")
-        } else if *ignored || *bench {
+        } else if (*ignored && !*list) || *bench {
             Some("there are no ignored scenarios and no benchmarks; leave out --ignored and --bench")
         } else {
             None

@@ -1,12 +1,17 @@
 //! Machines for one scenario each: copies of the booted machine, which is saved when all that is asked of it alone has been asked.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use camino::{Utf8Path, Utf8PathBuf};
+use serde::{Deserialize, Serialize};
 
+use super::kept::Kept;
 use super::machine::{self, Booted, SharedVm, WayIn};
 use super::room::{Room, Seat};
 use super::shared::time;
@@ -20,7 +25,7 @@ use crate::scenario::runner::{Target, milliseconds};
 use crate::transcript::model::{ForkRecord, ForksRecord, SavedRecord};
 use crate::vm::accel::Kind;
 use crate::vm::fork::{self, ForkPlan};
-use crate::vm::{Awake, Method, Qemu, Saved, Vm};
+use crate::vm::{Awake, Method, Parts, Qemu, Saved, Vm};
 
 /// How long a copy may take to answer that its clock is set.
 const WAKE_WITHIN: Duration = Duration::from_secs(60);
@@ -31,8 +36,15 @@ const LOGIN_WITHIN: Duration = Duration::from_secs(60);
 /// The part of a guest's memory that a copy is thought to write to, until some have ended: one part in so many.
 const WRITTEN_PART: u64 = 8;
 
+/// The most memory, MiB, of a fork that is kept on disk after a failure.
+const MOST_KEPT_MIB: u64 = 4096;
+/// The folder of a fork that is kept, beside its logs.
+const KEPT: &str = "kept";
+const KEPT_MANIFEST: &str = "machine.json";
+
 /// What forks are made of and with.
 pub struct Forks {
+    qemu: Qemu,
     saved: Saved,
     record: ForksRecord,
     identity: Arc<Identity>,
@@ -51,6 +63,8 @@ pub struct Forks {
     runtime: tokio::runtime::Handle,
     interrupt: Arc<Interrupt>,
     session_start: Instant,
+    /// While it is held, nobody throws away the files of the saved machine.
+    _lock: Option<std::fs::File>,
 }
 
 /// What is needed to save a machine and to make copies of it.
@@ -62,7 +76,7 @@ pub struct Ground<'a> {
     /// The session's id, which becomes that of the saved machine.
     pub session: &'a str,
     /// Where the first forks, which nobody asks, leave their logs.
-    pub folder: &'a Utf8Path,
+    pub folder: Utf8PathBuf,
     /// What is known of the booted machine.
     pub facts: &'a Arc<Facts>,
     /// For everything that waits.
@@ -96,7 +110,7 @@ pub fn prepare(ground: &Ground<'_>) -> Result<Forks, Box<ForksRecord>> {
     }
     let mut reasons = Vec::new();
     for method in methods {
-        match save(ground, vm, *method).and_then(|forks| forks.check(ground.folder).map(|()| forks)) {
+        match save(ground, vm, *method).and_then(|forks| forks.check(&ground.folder).map(|()| forks)) {
             Ok(mut forks) => {
                 reasons.push("two forks were made and checked".to_owned());
                 forks.record.reason = reasons.join("; ");
@@ -115,33 +129,51 @@ pub fn prepare(ground: &Ground<'_>) -> Result<Forks, Box<ForksRecord>> {
 }
 
 fn save(ground: &Ground<'_>, vm: &Vm, method: Method) -> Result<Forks, String> {
-    let Ground { booted, qemu, session, facts, runtime, interrupt, session_start, debug, folder: _ } = *ground;
+    let Ground { booted, qemu, session, .. } = *ground;
     let ready_for = booted.ready.elapsed();
     let begun = Instant::now();
     let rss_mib = vm.rss_mib().unwrap_or_default();
     let saved = fork::save(vm, qemu, method).map_err(|error| chain(&error))?;
     let saved_record = SavedRecord {
-        id: session.to_owned(),
+        // Sessions that began in one second in different folders have one name.
+        id: format!(
+            "{session}/{}",
+            booted.host_key.fingerprint().trim_start_matches("SHA256:").get(..8).unwrap_or_default()
+        ),
         booted_at: booted.ready_at(),
         saved_at: time(jiff::Timestamp::now()),
         ready_for_ms: milliseconds(ready_for),
         save_ms: milliseconds(begun.elapsed()),
         rss_mib,
     };
-    let machine = vm.machine();
+    let record = ForksRecord { method: method.to_string(), reason: String::new(), saved: Some(saved_record) };
+    Ok(forks(ground, saved, record, None))
+}
+
+/// Forks of a machine that was kept.
+pub fn of_kept(ground: &Ground<'_>, kept: &Kept, lock: std::fs::File) -> Forks {
+    let saved = Saved::of(kept.parts.clone(), ground.qemu.clone());
+    forks(ground, saved, kept.forks.clone(), Some(lock))
+}
+
+fn forks(ground: &Ground<'_>, saved: Saved, record: ForksRecord, lock: Option<std::fs::File>) -> Forks {
+    let Ground { booted, facts, runtime, interrupt, session_start, debug, .. } = *ground;
+    let machine = saved.machine();
     // Under TCG a copy keeps one core busy; under KVM it mostly waits.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let most = if machine.accelerator == Kind::Kvm { cores * 2 } else { cores.max(2) };
-    Ok(Forks {
-        saved,
-        record: ForksRecord { method: method.to_string(), reason: String::new(), saved: Some(saved_record) },
+    let (ready_for_ms, rss_mib) = record.saved.as_ref().map_or((0, 0), |saved| (saved.ready_for_ms, saved.rss_mib));
+    Forks {
+        qemu: ground.qemu.clone(),
         identity: Arc::clone(&booted.identity),
         host_key: booted.host_key.clone(),
         origin: booted.origin.clone(),
         facts: Arc::clone(facts),
         room: Arc::new(Room::new(most, machine.memory_mib / WRITTEN_PART)),
+        saved,
+        record,
         seen: Mutex::default(),
-        ready_for,
+        ready_for: Duration::from_millis(ready_for_ms),
         rss_mib,
         base: crate::vm::runtime::default_base(),
         debug,
@@ -149,7 +181,8 @@ fn save(ground: &Ground<'_>, vm: &Vm, method: Method) -> Result<Forks, String> {
         runtime: runtime.clone(),
         interrupt: Arc::clone(interrupt),
         session_start,
-    })
+        _lock: lock,
+    }
 }
 
 impl Forks {
@@ -169,12 +202,34 @@ impl Forks {
         Ok(())
     }
 
+    /// One fork of a machine that was checked when it was saved: is all of it still there?
+    ///
+    /// # Errors
+    /// Why it is no good machine.
+    pub fn check_kept(&self, folder: &Utf8Path) -> Result<(), String> {
+        let folder = folder.join("check");
+        self.copy(&folder).map(drop)?;
+        let _ = std::fs::remove_dir_all(folder);
+        Ok(())
+    }
+
     /// The way into a copy.
     fn guest(&self, vm: &Vm) -> Result<Arc<Guest>, String> {
         let guest = Guest::new(vm.ssh(), Arc::clone(&self.identity), self.host_key.clone());
         let guest = Arc::new(guest.map_err(|error| error.to_string())?);
         machine::watch(vm, &guest, &self.interrupt, &self.runtime);
         Ok(guest)
+    }
+
+    /// The saved machine they are made of.
+    pub fn saved(&self) -> &Saved {
+        &self.saved
+    }
+
+    /// From now on they are made of the same machine elsewhere, whose files the lock holds.
+    pub fn move_to(&mut self, parts: Parts, qemu: Qemu, lock: std::fs::File) {
+        self.saved = Saved::of(parts, qemu);
+        self._lock = Some(lock);
     }
 
     /// How the forks came about.
@@ -207,7 +262,6 @@ impl Forks {
         };
         let guest = self.guest(&vm)?;
         let origin = Origin { address: vm.address().into(), ..self.origin.clone() };
-        let ssh = vm.ssh();
         let vm: SharedVm = Arc::new(Mutex::new(Some(vm)));
         let (measured, least) = (Arc::clone(&vm), self.rss_mib);
         facts.set_live("machine.rss_mib", move || machine::rss_mib(&measured).map(|mib| mib.max(least).to_string()));
@@ -222,7 +276,7 @@ impl Forks {
             let _ = guest.warm("root", Instant::now() + LOGIN_WITHIN * self.time_factor);
         }
         let began = begun + running;
-        Ok(Fork { forks: Arc::clone(self), vm, guest, origin, facts, folder, ssh, began, record, _seat: seat })
+        Ok(Fork { forks: Arc::clone(self), vm, guest, origin, facts, folder, began, record, _seat: seat })
     }
 
     /// A copy that runs, and is a good machine.
@@ -247,7 +301,6 @@ pub struct Fork {
     /// What is known of it.
     pub facts: Arc<Facts>,
     folder: Utf8PathBuf,
-    ssh: SocketAddr,
     began: Instant,
     /// What is recorded of it.
     pub record: ForkRecord,
@@ -261,12 +314,35 @@ impl Fork {
         self.forks.ready_for + self.began.elapsed()
     }
 
-    /// A command that enters it.
+    /// Keeps this very moment of it on disk, in the folder of its logs, so that it can be entered later. It stands still then, and is to be ended.
     ///
     /// # Errors
-    /// If the key cannot be written.
-    pub fn way_in(&self) -> std::io::Result<WayIn> {
-        WayIn::to(self.ssh, &self.forks.identity, &self.forks.host_key)
+    /// Why it is not kept.
+    pub fn keep(&self) -> Result<(), String> {
+        let vm = self.vm.lock().unwrap_or_else(PoisonError::into_inner);
+        let vm = vm.as_ref().ok_or("the machine has ended")?;
+        // All of its memory has to be written: what it shares with others is theirs.
+        let size_mib = vm.rss_mib().unwrap_or_default();
+        if size_mib > MOST_KEPT_MIB {
+            return Err(format!("it has {size_mib} MiB of memory, and {MOST_KEPT_MIB} are the most"));
+        }
+        self.guest.close_idle();
+        let saved = fork::save(vm, &self.forks.qemu, Method::MappedRam).map_err(|error| chain(&error))?;
+        let folder = self.folder.join(KEPT);
+        let kept = || {
+            std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(|error| error.to_string())?;
+            let parts = saved.copy_fork(&self.forks.saved, folder.as_std_path()).map_err(|error| chain(&error))?;
+            let kept = KeptFork {
+                parts,
+                identity: self.forks.identity.private_pem().to_string(),
+                host_key: self.forks.host_key.line(),
+            };
+            let text = serde_json::to_vec_pretty(&kept).map_err(|error| error.to_string())?;
+            let mut options = std::fs::File::options();
+            let file = options.write(true).create_new(true).mode(0o600).open(folder.join(KEPT_MANIFEST));
+            file.and_then(|mut file| file.write_all(&text)).map_err(|error| error.to_string())
+        };
+        kept().inspect_err(|_| drop(std::fs::remove_dir_all(&folder)))
     }
 
     /// Ends it, and leaves in its logs what it said itself; what comes before is in those of the machine it is a copy of.
@@ -280,6 +356,31 @@ impl Fork {
         }
         self.folder
     }
+}
+
+/// A failed fork that was kept.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptFork {
+    parts: Parts,
+    identity: String,
+    host_key: String,
+}
+
+/// A fork that was kept goes on: the machine, and the way into it.
+///
+/// # Errors
+/// If it is not there or does not go on.
+pub fn resume(folder: &Utf8Path, qemu: &Qemu, runtime: &tokio::runtime::Handle) -> anyhow::Result<(Vm, WayIn)> {
+    let path = folder.join(KEPT).join(KEPT_MANIFEST);
+    let text = std::fs::read(&path).with_context(|| format!("no machine was kept: could not read `{path}`"))?;
+    let KeptFork { parts, identity, host_key } = serde_json::from_slice(&text).with_context(|| format!("`{path}`"))?;
+    let saved = Saved::of(parts, qemu.clone());
+    let evidence = folder.join("resumed").into();
+    let plan = ForkPlan { evidence, base: crate::vm::runtime::default_base(), debug: false };
+    let vm = fork::fork(&saved, &plan, runtime)?;
+    let way = WayIn::to(vm.ssh(), &Identity::from_private_pem(&identity)?, &PublicKey::from_line(&host_key)?)?;
+    Ok((vm, way))
 }
 
 impl Target for Fork {

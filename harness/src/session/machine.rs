@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::about;
+use super::kept::Kept;
 use super::profile::{self, Profile};
 use crate::error::chain;
 use crate::guest::{Exit, Guest, HostKey, Identity, PublicKey};
@@ -70,7 +71,7 @@ pub struct Booted {
     pub(super) vm: SharedVm,
     /// When it said that it is ready.
     pub(super) ready: Instant,
-    record: MachineRecord,
+    pub(super) record: MachineRecord,
 }
 
 /// A machine that is used by several and ended by one.
@@ -201,7 +202,7 @@ fn kernel(image: &Image) -> crate::vm::Boot {
 }
 
 /// Cores and memory of the guest: two and a quarter of the host's, within 6-8 GiB, or what there is, within 8-16 GiB.
-fn size(safe_mode: bool, cores: u64, host_mib: u64) -> (u32, u64) {
+pub(super) fn size(safe_mode: bool, cores: u64, host_mib: u64) -> (u32, u64) {
     let all = u32::try_from(cores).unwrap_or(u32::MAX);
     if safe_mode {
         (2, (host_mib / 4).clamp(6 * 1024, 8 * 1024))
@@ -275,13 +276,19 @@ fn not_ready(record: &MachineRecord, failure: &BootFailure) -> Box<Failure> {
 fn enter(guest: &Guest, vm: &Mutex<Option<Vm>>, folder: &Utf8Path, facts: &Facts) -> Result<(Profile, Origin), String> {
     let profile = Profile::parse(&read(guest, profile::PATH)?)?;
     let ca = read(guest, &profile.ca)?;
+    let (profile, origin) = known(profile, ca, folder, facts)?;
+    let vm = vm.lock().unwrap_or_else(PoisonError::into_inner);
+    let address = vm.as_ref().map_or(origin.address, |vm| vm.address().into());
+    Ok((profile, Origin { address, ..origin }))
+}
+
+/// What is known of a guest once its profile and its CA's certificate are; where it answers is not among that.
+fn known(profile: Profile, ca: Vec<u8>, folder: &Utf8Path, facts: &Facts) -> Result<(Profile, Origin), String> {
     let path = folder.join("guest-ca.crt");
     std::fs::write(&path, &ca).map_err(|error| format!("could not write `{path}`: {error}"))?;
     facts.set("guest.ca", &path);
     let url = reqwest::Url::parse(&profile.origin).map_err(|error| format!("{}: origin: {error}", profile::PATH))?;
-    let vm = vm.lock().unwrap_or_else(PoisonError::into_inner);
-    let address = vm.as_ref().map_or(IpAddr::from([127, 0, 0, 1]), |vm| vm.address().into());
-    Ok((profile, Origin { url, address, ca }))
+    Ok((profile, Origin { url, address: IpAddr::from([127, 0, 0, 1]), ca }))
 }
 
 /// A reference guest proves the harness, never P6, whatever it says about itself.
@@ -320,6 +327,40 @@ pub(super) fn end(vm: &Mutex<Option<Vm>>) {
 }
 
 impl Booted {
+    /// One that an earlier session booted and saved: there are only forks of it.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn from_kept(kept: &Kept, ground: &Ground<'_>) -> Result<Self, String> {
+        let Ground { image, facts, folder, .. } = ground;
+        let MachineRecord { accelerator, time_factor, ready_state, ready_ms, .. } = &kept.machine;
+        std::fs::create_dir_all(folder).map_err(|error| format!("could not write `{folder}`: {error}"))?;
+        let (profile, origin) = known(kept.profile.clone(), kept.ca.clone().into_bytes(), folder, facts)?;
+        let (profile, origin) = is_believable((profile, origin), image.provider)?;
+        facts.set("machine.accelerator", accelerator);
+        facts.set("machine.memory_mib", kept.parts.machine().memory_mib);
+        facts.set("machine.ready_seconds", ready_ms.unwrap_or_default() / 1000);
+        facts.set("machine.state", ready_state.as_deref().unwrap_or_default());
+        let identity = Identity::from_private_pem(&kept.identity).map_err(|error| error.to_string())?;
+        let identity = Arc::new(identity);
+        let host_key = PublicKey::from_line(&kept.host_key).map_err(|error| error.to_string())?;
+        // Nothing answers there, and nobody asks: every scenario has a fork.
+        let ssh = SocketAddr::from(([127, 0, 0, 1], 0));
+        let guest = Guest::new(ssh, Arc::clone(&identity), host_key.clone()).map_err(|error| error.to_string())?;
+        Ok(Self {
+            profile,
+            time_factor: u32::try_from(*time_factor).unwrap_or(1),
+            identity,
+            host_key,
+            ssh,
+            guest: Arc::new(guest),
+            origin,
+            vm: Arc::default(),
+            ready: Instant::now(),
+            record: MachineRecord { origin: "saved".to_owned(), ..kept.machine.clone() },
+        })
+    }
+
     /// What is recorded of the machine, and how it was lost if it was.
     pub fn record(&self) -> MachineRecord {
         MachineRecord { failure: lost(&self.vm), ..self.record.clone() }

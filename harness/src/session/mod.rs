@@ -3,6 +3,7 @@
 mod about;
 mod arguments;
 mod forks;
+mod kept;
 mod list;
 mod machine;
 mod profile;
@@ -10,11 +11,14 @@ mod room;
 mod run;
 mod sabotage;
 mod schedule;
+mod seal;
 mod shared;
 mod shell;
 
 pub use arguments::RunArguments;
+pub use kept::clean;
 pub use list::{NothingChosen, list};
 pub use run::{Ended, main, watch_signals};
 pub use sabotage::sabotage;
-pub use shell::shell;
+pub use seal::seal;
+pub use shell::{resume, shell};

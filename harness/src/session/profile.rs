@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::transcript::model::{ImplementationRecord, ProfileRecord};
 
@@ -10,7 +10,7 @@ use crate::transcript::model::{ImplementationRecord, ProfileRecord};
 pub const PATH: &str = "/etc/rave/profile.json";
 
 /// A guest's profile.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// The version of this format: 1.
@@ -28,7 +28,7 @@ pub struct Profile {
 }
 
 /// What stands behind a capability.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Implementation {
     /// Name and version.

@@ -16,7 +16,8 @@ use crate::interrupt::{Interrupt, tell};
 use crate::report;
 use crate::scenario::accounts::Accounts;
 use crate::scenario::file::{self, Folder};
-use crate::scenario::model::{Requires, Scenario};
+use crate::scenario::mask::Mask;
+use crate::scenario::model::{On, Requires, Scenario};
 use crate::settings::Settings;
 use crate::transcript::model::{Outcome, OverallStatus, ScenarioRecord, Transcript};
 use crate::transcript::sign::SigningKey;
@@ -67,6 +68,8 @@ pub fn main(mut arguments: RunArguments) -> Ended {
     arguments.libtest.skip = left.iter().map(|scenario| scenario.name.clone()).collect();
     let left = left.iter().map(|scenario| Trial::test(&scenario.name, || Ok(())));
     if arguments.libtest.list {
+        // Asked for those that are ignored: there are none.
+        let chosen = if arguments.libtest.ignored { Vec::new() } else { chosen };
         let listed = chosen.iter().map(|scenario| Trial::test(&scenario.name, || Ok(()))).chain(left).collect();
         // Listing has no result.
         let _ = libtest_mimic::run(&arguments.libtest, listed);
@@ -96,8 +99,11 @@ fn run(
     watch_signals(runtime.handle(), Arc::clone(&interrupt))?;
     let needed = chosen.iter().map(Scenario::requires).max().unwrap_or(Requires::Nothing);
     let preparation = Preparation::check(settings, needed)?;
-    let shared =
-        Arc::new(Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &chosen, accounts));
+    let shared = Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &chosen, accounts);
+    // A full run is always first-hand, and so is what is asked of the machine that was booted.
+    let asks_cold = |scenario: &Scenario| scenario.machine == On::Cold && scenario.requires() == Requires::Machine;
+    let shared = if filters.is_empty() || chosen.iter().any(asks_cold) { shared } else { shared.using_saved() };
+    let shared = Arc::new(shared);
     runtime.spawn(watch_deadline(Arc::clone(&shared)));
     let schedule = Arc::new(Schedule::new(chosen.iter().map(Turn::of)));
     let trials = chosen.into_iter().map(|scenario| trial(scenario, &shared, &schedule)).chain(left).collect();
@@ -108,7 +114,7 @@ fn run(
     let conclusion = catch_unwind(AssertUnwindSafe(|| libtest_mimic::run(&libtest, trials)));
     let failed = conclusion.map_or(true, |conclusion| conclusion.has_failed());
     let transcript = shared.finish(filters);
-    let sealed = write(&shared, &transcript)?;
+    let sealed = write(shared.place(), shared.key(), shared.mask(), &transcript)?;
     tell(&report::text::summary(&sealed));
     shared.say_where();
     shared.keep_if_asked();
@@ -157,9 +163,16 @@ fn verdict(record: &ScenarioRecord, session: &Utf8Path) -> Result<Completion, Fa
 }
 
 /// Signs the transcript, writes it, and verifies it by reading it back: one that cannot be read back is not a pass.
-fn write(shared: &Shared, transcript: &Transcript) -> anyhow::Result<Transcript> {
+///
+/// # Errors
+/// If any of that fails.
+pub fn write(
+    place: &store::Place,
+    key: &SigningKey,
+    mask: &Mask,
+    transcript: &Transcript,
+) -> anyhow::Result<Transcript> {
     use anyhow::Context as _;
-    let (place, key): (&store::Place, &SigningKey) = (shared.place(), shared.key());
     if key.is_ephemeral() {
         store::write_whole(&place.public_key(), key.public_file()?.as_bytes())?;
     }
@@ -179,7 +192,7 @@ fn write(shared: &Shared, transcript: &Transcript) -> anyhow::Result<Transcript>
         against: None,
     };
     // The logs of a machine that is kept are masked when it ends.
-    let page = shared.mask().text(&report::html::html(&page)?);
+    let page = mask.text(&report::html::html(&page)?);
     store::write_whole(&place.html(), page.as_bytes())?;
     Ok(verified)
 }

@@ -53,7 +53,8 @@ pub fn sabotage(words: &[String], json: bool) -> anyhow::Result<Ended> {
     watch_signals(runtime.handle(), Arc::clone(&interrupt))?;
     let needed = scenarios.iter().map(needs).max().unwrap_or(Requires::Nothing);
     let preparation = Preparation::check(settings, needed)?;
-    let shared = Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &scenarios, accounts);
+    let shared =
+        Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &scenarios, accounts).using_saved();
     if needed == Requires::Machine {
         shared.forks_now().map_err(|why| anyhow::anyhow!(why))?;
     }
@@ -125,11 +126,14 @@ fn one(shared: &Shared, scenario: &Scenario) -> ScenarioSensitivity {
     let holds = matches!(sensitivity.unbroken, Outcome::Passed | Outcome::Warned);
     if let Some(baseline) = baseline.as_ref().filter(|_| holds) {
         for (number, sabotage) in scenario.sabotages.iter().enumerate() {
-            shared.say(&format!("{}: {}", scenario.name, sabotage.name));
             let patient = patient(scenario, sabotage, baseline, shared.time_factor());
             let begun = Instant::now();
             let record = attempt(shared, &patient, number + 1, Some(sabotage));
-            sensitivity.sabotages.push(judge(sabotage, baseline, record, begun.elapsed()));
+            let judged = judge(sabotage, baseline, record, begun.elapsed());
+            // It takes long, and is worth watching.
+            let word = if judged.as_declared { "noticed as declared" } else { "NOT as declared" };
+            shared.say(&format!("{}: {}: {word}", scenario.name, sabotage.name));
+            sensitivity.sabotages.push(judged);
         }
     }
     sensitivity.steps = steps(scenario, baseline.as_ref(), &sensitivity.sabotages);

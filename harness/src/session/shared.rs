@@ -1,6 +1,7 @@
 //! What the trials of one run share: the place, the key, the image and the machine once they are needed, and the records.
 
 use std::any::Any;
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use anyhow::Context as _;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::forks::{self, Fork, Forks};
+use super::kept::{Found, IMAGE_PATH, Kept, Key, Store};
 use super::machine::{self, Booted};
 use super::room::{Room, Seat};
 use super::run::say;
@@ -81,6 +83,8 @@ pub struct Shared {
     mask: Mask,
     secrets: Variables,
     accounts: Accounts,
+    /// The same, with those that a kept machine was handed by the session that booted it.
+    restored: OnceLock<Variables>,
     image: OnceLock<Result<Provided, String>>,
     machine: OnceLock<Result<Booted, Box<machine::Failure>>>,
     forks: OnceLock<Result<Arc<Forks>, Box<ForksRecord>>>,
@@ -92,8 +96,12 @@ pub struct Shared {
     records: Mutex<Vec<ScenarioRecord>>,
     over: AtomicBool,
     kept: AtomicBool,
-    /// The first fork on which something failed, if machines are kept.
-    kept_fork: Mutex<Option<(String, Fork)>>,
+    /// Whether a machine that an earlier session saved will do.
+    uses_saved: bool,
+    /// Held while this session boots what others could use as well.
+    claim: Mutex<Option<File>>,
+    /// Whether a fork on which something failed has been kept.
+    kept_fork: AtomicBool,
 }
 
 /// The machine a scenario is asked on.
@@ -170,6 +178,7 @@ impl Shared {
             mask,
             secrets,
             accounts,
+            restored: OnceLock::new(),
             image: OnceLock::new(),
             machine: OnceLock::new(),
             forks: OnceLock::new(),
@@ -180,8 +189,15 @@ impl Shared {
             records: Mutex::default(),
             over: AtomicBool::new(false),
             kept: AtomicBool::new(false),
-            kept_fork: Mutex::default(),
+            uses_saved: false,
+            claim: Mutex::default(),
+            kept_fork: AtomicBool::new(false),
         }
+    }
+
+    /// The same, where a machine that an earlier session saved will do: nothing is asked of one that has just been booted.
+    pub fn using_saved(self) -> Self {
+        Self { uses_saved: self.preparation.settings.keep_saved && self.preparation.settings.forks, ..self }
     }
 
     /// Asks one scenario, after making ready what it needs.
@@ -244,7 +260,7 @@ impl Shared {
             target,
             facts,
             mask: &self.mask,
-            secrets: &self.secrets,
+            secrets: self.restored.get().unwrap_or(&self.secrets),
             interrupt: &self.interrupt,
             session_start: self.preparation.started,
             session_folder: &self.preparation.place.folder,
@@ -290,38 +306,154 @@ impl Shared {
         let preparation = &self.preparation;
         let none = |reason: &str| Box::new(ForksRecord { method: "none".into(), reason: reason.into(), saved: None });
         let qemu = preparation.qemu.as_ref().ok_or_else(|| none("QEMU was not looked for"))?;
-        let prepared = forks::prepare(&forks::Ground {
-            booted,
-            qemu,
-            session: &preparation.place.session,
-            folder: &preparation.place.folder.join("machine"),
-            facts: &self.facts,
-            runtime: &self.runtime,
-            interrupt: &self.interrupt,
-            session_start: preparation.started,
-            debug: preparation.settings.debug,
-        });
-        match prepared {
-            Ok(forks) => {
+        if !preparation.settings.forks {
+            return Err(none("RAVE_FORKS=0"));
+        }
+        match forks::prepare(&self.fork_ground(booted, qemu)) {
+            Ok(mut forks) => {
                 booted.end();
                 self.say(&format!("forks: by {} ({})", forks.record().method, forks.record().reason));
+                if preparation.settings.keep_saved
+                    && let Err(why) = self.keep(&mut forks, booted, qemu)
+                {
+                    self.say(&format!("machine: not kept for later runs: {why}"));
+                }
                 Ok(Arc::new(forks))
             }
             Err(record) => {
                 self.say(&format!("forks: none; all scenarios are asked on one machine ({})", record.reason));
+                // Whoever waits for it boots one of his own.
+                drop(lock(&self.claim).take());
                 Err(record)
             }
         }
     }
 
-    /// Ends a fork, or keeps it: the first on which something failed, if machines are to be kept.
+    fn fork_ground<'a>(&'a self, booted: &'a Booted, qemu: &'a Qemu) -> forks::Ground<'a> {
+        let preparation = &self.preparation;
+        forks::Ground {
+            booted,
+            qemu,
+            session: &preparation.place.session,
+            folder: preparation.place.folder.join("machine"),
+            facts: &self.facts,
+            runtime: &self.runtime,
+            interrupt: &self.interrupt,
+            session_start: preparation.started,
+            debug: preparation.settings.debug,
+        }
+    }
+
+    /// A machine that an earlier session saved, if there is one that is right and good. Without one, nobody else boots the same meanwhile.
+    fn saved(&self, provided: &Provided, qemu: &Qemu, ground: &machine::Ground<'_>) -> Option<Booted> {
+        let say = |text: &str| self.say(text);
+        let store = Store::open(&say).inspect_err(|error| self.say(&format!("machine: none is kept: {error}"))).ok()?;
+        let key = self.key_of_saved(provided, qemu);
+        let found = store.find(&key, &self.interrupt);
+        let (kept, held) = match found {
+            Ok(Found::Machine(kept, held)) => (kept, held),
+            Ok(Found::Nothing(held)) => {
+                *lock(&self.claim) = Some(held);
+                return None;
+            }
+            Err(why) => {
+                self.say(&format!("machine: none that was saved is used: {why}"));
+                return None;
+            }
+        };
+        let used = Booted::from_kept(&kept, ground).and_then(|booted| {
+            let fork_ground = self.fork_ground(&booted, qemu);
+            let forks = forks::of_kept(&fork_ground, &kept, held);
+            forks.check_kept(&fork_ground.folder)?;
+            Ok((booted, forks))
+        });
+        match used {
+            Ok((booted, forks)) => {
+                let saved = kept.forks.saved.as_ref().map(|saved| (saved.id.as_str(), age(&saved.saved_at)));
+                let (id, age) = saved.unwrap_or_default();
+                self.say(&format!("machine: forks of the one that {id} booted and saved {age} ago; nothing is booted"));
+                let _ = self.forks.set(Ok(Arc::new(forks)));
+                kept.handed.values().for_each(|secret| self.mask.add(secret));
+                let restored = self.secrets.clone().into_iter().chain(kept.handed.clone());
+                let _ = self.restored.set(restored.collect());
+                Some(booted)
+            }
+            Err(why) => {
+                self.say(&format!("machine: one that was saved is thrown away: {why}"));
+                *lock(&self.claim) = store.lock_to_keep(&key);
+                None
+            }
+        }
+    }
+
+    /// Keeps the saved machine for later runs, and makes forks of what is kept.
+    fn keep(&self, forks: &mut Forks, booted: &Booted, qemu: &Qemu) -> Result<(), String> {
+        let provided = self.image().map_err(Clone::clone)?;
+        let key = self.key_of_saved(provided, qemu);
+        let say = |text: &str| self.say(text);
+        let store = Store::open(&say).map_err(|error| error.to_string())?;
+        let claim = lock(&self.claim).take();
+        let held = claim.or_else(|| store.lock_to_keep(&key)).ok_or("another run uses the one that is kept")?;
+        let kept = |parts| {
+            let identity = booted.identity.private_pem().to_string();
+            Kept {
+                key: key.clone(),
+                parts,
+                machine: booted.record.clone(),
+                forks: forks.record().clone(),
+                profile: booted.profile.clone(),
+                ca: String::from_utf8_lossy(&booted.origin.ca).into_owned(),
+                handed: self.handed(),
+                identity,
+                host_key: booted.host_key.line(),
+            }
+        };
+        let parts = store.keep(forks.saved(), kept, &key, &held)?;
+        forks.move_to(parts, qemu.clone(), held);
+        Ok(())
+    }
+
+    /// The secrets of this run that the guest is handed when it is booted: those of its accounts.
+    fn handed(&self) -> Variables {
+        let value = |name: String| self.secrets.get(&name).cloned().map(|value| (name, value));
+        self.accounts.variables().filter_map(value).collect()
+    }
+
+    /// Everything that must be the same for a saved machine to be right.
+    fn key_of_saved(&self, provided: &Provided, qemu: &Qemu) -> Key {
+        let Provided { image, files } = provided;
+        let settings = &self.preparation.settings;
+        let (cores, memory_mib) = machine::size(settings.safe_mode, about::cores(), about::memory_mib());
+        let program = std::fs::metadata(&qemu.system).map(|file| (file.len(), file.modified().ok()));
+        let digests = files.iter().map(|file| format!("{} {}", file.role, file.digest));
+        let command_line = match &image.boot {
+            image::Boot::Disk => String::new(),
+            image::Boot::Direct { command_line, .. } => command_line.clone(),
+        };
+        let parts = [
+            (IMAGE_PATH, image.folder().to_string()),
+            ("the image's content", format!("{} {command_line}", digests.collect::<Vec<_>>().join(", "))),
+            ("QEMU", format!("{} {program:?} {}", qemu.version, qemu.machine_type())),
+            ("the accelerator", settings.accel.word().to_owned()),
+            ("the machine", format!("{cores} cores, {memory_mib} MiB")),
+            ("the processor", about::processor()),
+            ("the kernel", about::system().kernel),
+            ("the accounts", format!("{:?}", self.accounts)),
+            ("the harness", format!("{} {}", env!("CARGO_PKG_VERSION"), crate::vm::credentials::units_digest())),
+        ];
+        parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// Ends a fork. The first on which something failed is kept on disk, if machines are to be kept.
     fn part_with(&self, fork: Fork, record: &ScenarioRecord) {
-        let failed = record.outcome >= Outcome::Failed && fork.lost().is_none();
-        if failed && self.preparation.settings.keep_vm && self.interrupt.reason().is_none() {
-            let mut kept = lock(&self.kept_fork);
-            if kept.is_none() {
-                *kept = Some((record.name.clone(), fork));
-                return;
+        let failed = record.outcome >= Outcome::Failed && fork.lost().is_none() && self.interrupt.reason().is_none();
+        if failed && self.preparation.settings.keep_vm && !self.kept_fork.swap(true, Ordering::SeqCst) {
+            let name = format!("{}/{}", self.preparation.place.session, record.name);
+            match fork.keep() {
+                Ok(()) => {
+                    self.say(&format!("the machine of {} is kept; enter it with: hermetic shell {name}", record.name))
+                }
+                Err(why) => self.say(&format!("the machine of {} is not kept: {why}", record.name)),
             }
         }
         self.mask_logs(&fork.end());
@@ -425,6 +557,11 @@ impl Shared {
             facts: &self.facts,
             say: &|text| self.say(text),
         };
+        if self.uses_saved
+            && let Some(booted) = self.saved(provided, qemu, &ground)
+        {
+            return Ok(booted);
+        }
         let booted = machine::boot(&ground);
         if let Err(failure) = &booted {
             self.say(&format!("machine: {}", failure.long()));
@@ -491,6 +628,7 @@ impl Shared {
             end_to_end_tests: Vec::new(),
             performance_metrics: Vec::new(),
             security_validation: Vec::new(),
+            parts: Vec::new(),
             signing_key: self.preparation.key.record(),
             signature: None,
         };
@@ -524,9 +662,6 @@ impl Shared {
     fn keeps_machine(&self) -> bool {
         if self.interrupt.reason().is_some() {
             return false;
-        }
-        if lock(&self.kept_fork).is_some() {
-            return true;
         }
         let failed = lock(&self.records).iter().any(|record| record.outcome >= Outcome::Failed);
         let saved = self.forks.get().is_some_and(Result::is_ok);
@@ -570,15 +705,11 @@ impl Shared {
         if !self.kept.load(Ordering::SeqCst) {
             return;
         }
-        let way = match (&*lock(&self.kept_fork), self.machine.get()) {
-            (Some((name, fork)), _) => fork.way_in().map(|way| (format!("the machine of {name} is"), way)),
-            (None, Some(Ok(booted))) => booted.way_in().map(|way| ("the machine is".to_owned(), way)),
-            _ => return,
-        };
-        match way {
-            Ok((what, way)) => {
+        let Some(Ok(booted)) = self.machine.get() else { return };
+        match booted.way_in() {
+            Ok(way) => {
                 let line = machine::paste_line(&way.ssh);
-                tell(&format!("{what} kept until ^C; enter it with:\n  {line}"));
+                tell(&format!("the machine is kept until ^C; enter it with:\n  {line}"));
                 self.runtime.block_on(self.interrupt.wait());
             }
             Err(error) => tell(&format!("the machine is not kept: its key could not be written: {error}")),
@@ -588,9 +719,6 @@ impl Shared {
 
     /// Ends what still runs.
     pub fn end_machine(&self) {
-        if let Some((_, fork)) = lock(&self.kept_fork).take() {
-            self.mask_logs(&fork.end());
-        }
         if let Some(Ok(booted)) = self.machine.get() {
             booted.end();
         }
@@ -675,6 +803,17 @@ impl Shared {
     /// Says something to people, with secrets masked.
     pub(super) fn say(&self, text: &str) {
         say(self.preparation.started, &self.mask.text(text));
+    }
+}
+
+/// How long ago a moment was, in words.
+fn age(moment: &str) -> String {
+    let moment = moment.parse::<jiff::Timestamp>().unwrap_or_default();
+    let seconds = jiff::Timestamp::now().duration_since(moment).as_secs().max(0);
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Transcript {
     pub performance_metrics: Vec<ScenarioRecord>,
     /// Results of the phase `security`.
     pub security_validation: Vec<ScenarioRecord>,
+    /// The transcripts this one was joined from; empty for one run.
+    pub parts: Vec<PartRecord>,
     /// The key this transcript is signed with.
     pub signing_key: SigningKeyRecord,
     /// The minisign signature over the canonical form (RFC 8785) of this document without this field.
@@ -122,6 +124,18 @@ impl Transcript {
             OverallStatus::Success
         }
     }
+}
+
+/// A transcript that became part of another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PartRecord {
+    /// Its session.
+    pub test_session_id: String,
+    /// `sha256:…` of its file.
+    pub digest: String,
+    /// The key it was signed with, and with which it verified.
+    pub public_key: String,
 }
 
 /// The verdict of a session.
@@ -251,7 +265,7 @@ pub struct ForksRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SavedRecord {
-    /// The session that booted and saved it. A session saves one machine at most.
+    /// The session that booted and saved it, a slash, and the beginning of its host key's fingerprint.
     pub id: String,
     /// When it became ready.
     pub booted_at: String,

@@ -54,7 +54,7 @@ pub fn transcript() -> Transcript {
                 method: "x-ignore-shared".into(),
                 reason: "a fork was made and checked".into(),
                 saved: Some(SavedRecord {
-                    id: "spinup-20261124-120000".into(),
+                    id: "spinup-20261124-120000/AbCdEfGh".into(),
                     booted_at: "2026-11-24T12:01:41.000Z".into(),
                     saved_at: "2026-11-24T12:01:42.000Z".into(),
                     ready_for_ms: 1000,
@@ -87,6 +87,7 @@ pub fn transcript() -> Transcript {
         end_to_end_tests: Vec::new(),
         performance_metrics: Vec::new(),
         security_validation: Vec::new(),
+        parts: Vec::new(),
         signing_key: SigningKeyRecord { public_key: String::new(), ephemeral: true },
         signature: None,
     };
@@ -97,7 +98,7 @@ pub fn transcript() -> Transcript {
 /// The same, asked on a fork of that transcript's machine.
 fn on_fork(record: ScenarioRecord) -> ScenarioRecord {
     let fork = ForkRecord {
-        of: "spinup-20261124-120000".into(),
+        of: "spinup-20261124-120000/AbCdEfGh".into(),
         began_ms: 101_000,
         running_ms: 200,
         awake_ms: 100,

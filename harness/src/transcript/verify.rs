@@ -406,6 +406,13 @@ fn check_forks(transcript: &Transcript, findings: &mut Findings) {
             format!("forks by `{}` do not go with what was saved", forks.method)
         });
     }
+    let cold = transcript.machine.as_ref().is_some_and(|machine| machine.origin == "cold");
+    if let Some(saved) = saved.filter(|_| cold) {
+        let session = saved.id.split('/').next().unwrap_or_default();
+        findings.unless(session == transcript.test_session_id, Check::Machine, || {
+            format!("the machine is said to be booted by this session, and was saved by `{}`", saved.id)
+        });
+    }
     let mut random = BTreeSet::new();
     for record in transcript.results() {
         let name = &record.name;
@@ -562,6 +569,7 @@ mod tests {
             "the profile does not have",
         );
         let forks = |transcript: &mut Transcript| transcript.machine.as_mut().unwrap().forks.take().unwrap();
+        check(|transcript| transcript.test_session_id = "spinup-1".into(), "and was saved by `spinup-20261124-120000/");
         check(|transcript| drop(forks(transcript)), "which is not the saved machine");
         check(
             |transcript| transcript.machine.as_mut().unwrap().forks.as_mut().unwrap().method = "none".into(),

@@ -24,7 +24,7 @@ const EXIT_STATUS: i32 = EXIT_VALUE as i32 * 2 + 1;
 const BANNER: &str = "Linux version ";
 
 /// What runs the guest's instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Kind {
     /// The processor itself.
     Kvm,

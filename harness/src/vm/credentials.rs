@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
 
 use super::machine::{JOURNAL_PORT, READY_PORT, WAKE_PORT};
 
@@ -75,6 +76,17 @@ fn unit_credentials() -> Vec<Credential> {
         Credential::new(format!("systemd.extra-unit.{JOURNAL_UNIT}"), journal_unit()),
         Credential::new("systemd.unit-dropin.sysinit.target", wants(JOURNAL_UNIT)),
     ]
+}
+
+/// A digest over what the units do: a guest that was booted with others is not the same.
+#[must_use]
+pub fn units_digest() -> String {
+    let mut digest = Sha256::new();
+    for Credential { name, content } in unit_credentials() {
+        digest.update(name);
+        digest.update(content);
+    }
+    digest.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Says the state of the system once it has settled.

@@ -5,11 +5,14 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use qapi::qmp::MigrationCapability;
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use super::boot::{Address, CONSOLE_LOG, JOURNAL_LOG, Place, QEMU_LOG, Vm, VmError, write_error};
@@ -29,7 +32,7 @@ const QEMU_LINES: usize = 5;
 const STATE: &str = "state";
 
 /// How the memory of a saved machine gets into its copies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Method {
     /// It stays in the file where it is, and copies map that (`x-ignore-shared`).
     SharedFile,
@@ -67,16 +70,23 @@ impl fmt::Display for Method {
     }
 }
 
-/// A machine that was saved. It lives in the folder of the machine it was made of, which stays as long as this does.
+/// A machine that was saved. Until it is moved elsewhere it lives in the folder of the machine it was made of, which stays as long as this does.
 pub struct Saved {
+    parts: Parts,
+    qemu: Qemu,
+    _runtime: Option<Arc<Runtime>>,
+}
+
+/// A saved machine as plain data: what it is, and where its files are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parts {
     method: Method,
     machine: Machine,
     image: Disk,
-    qemu: Qemu,
     state: PathBuf,
     console_log: PathBuf,
     journal_log: PathBuf,
-    _runtime: Arc<Runtime>,
 }
 
 /// Why a machine could not be saved.
@@ -135,16 +145,16 @@ pub struct ForkPlan {
 /// # Errors
 /// As [`Vm::start`], and a state that this QEMU does not take up.
 pub fn fork(saved: &Saved, plan: &ForkPlan, handle: &Handle) -> Result<Vm, VmError> {
-    let own_memory_mib = match saved.method {
+    let own_memory_mib = match saved.parts.method {
         Method::SharedFile => 0,
-        Method::MappedRam => saved.machine.memory_mib,
+        Method::MappedRam => saved.parts.machine.memory_mib,
     };
     let runtime = Runtime::create(&plan.base, own_memory_mib)?;
     let overlay = Disk { path: runtime.path().join("disk.qcow2"), format: DiskFormat::Qcow2 };
-    make_overlay(&saved.qemu.img, &saved.machine.disk, &overlay.path)?;
+    make_overlay(&saved.qemu.img, &saved.parts.machine.disk, &overlay.path)?;
     let in_runtime = |name: &str| runtime.path().join(name);
-    let (ram_file, sharing) = match saved.method {
-        Method::SharedFile => (saved.machine.ram_file.clone(), Sharing::Private),
+    let (ram_file, sharing) = match saved.parts.method {
+        Method::SharedFile => (saved.parts.machine.ram_file.clone(), Sharing::Private),
         Method::MappedRam => (in_runtime("ram"), Sharing::Shared),
     };
     let machine = Machine {
@@ -157,12 +167,14 @@ pub fn fork(saved: &Saved, plan: &ForkPlan, handle: &Handle) -> Result<Vm, VmErr
         ready_socket: in_runtime("ready.sock"),
         wake_socket: in_runtime("wake.sock"),
         qmp_socket: in_runtime("qmp.sock"),
-        ..saved.machine.clone()
+        ..saved.parts.machine.clone()
     };
-    let place = Place { runtime, evidence: plan.evidence.clone(), image: saved.image.clone(), debug: plan.debug };
+    let place = Place { runtime, evidence: plan.evidence.clone(), image: saved.parts.image.clone(), debug: plan.debug };
     place.make_evidence_folder()?;
     // So that its logs are whole: they begin with the machine's first line.
-    for (from, to) in [(&saved.console_log, &machine.console_log), (&saved.journal_log, &machine.journal_log)] {
+    for (from, to) in
+        [(&saved.parts.console_log, &machine.console_log), (&saved.parts.journal_log, &machine.journal_log)]
+    {
         fs::copy(from, to).map_err(write_error(to))?;
     }
     let mut vm = Vm::launch(machine, Address::Any, place, handle)?;
@@ -171,18 +183,85 @@ pub fn fork(saved: &Saved, plan: &ForkPlan, handle: &Handle) -> Result<Vm, VmErr
     Ok(vm)
 }
 
+impl Parts {
+    /// The machine it was made of.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+}
+
 impl Saved {
     /// How its memory gets into its copies.
     #[must_use]
     pub fn method(&self) -> Method {
-        self.method
+        self.parts.method
+    }
+
+    /// The machine it was made of.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        self.parts.machine()
+    }
+
+    /// What it is, for whoever keeps it.
+    #[must_use]
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// A saved machine of which only the parts were left.
+    #[must_use]
+    pub fn of(parts: Parts, qemu: Qemu) -> Self {
+        Self { parts, qemu, _runtime: None }
+    }
+
+    /// The same for a machine that is itself a fork, whose disk lies over that of the machine it is a fork of: that goes along.
+    ///
+    /// # Errors
+    /// What the system or `qemu-img` said.
+    pub fn copy_fork(&self, of: &Saved, folder: &Path) -> Result<Parts, VmError> {
+        let parts = self.copy_files(folder, folder)?;
+        let below = folder.join("below.qcow2");
+        link_or_copy(&of.parts.machine.disk.path, &below).map_err(write_error(&below))?;
+        let disk = &parts.machine.disk.path;
+        let rebased = Command::new(&self.qemu.img)
+            .args(["rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b"])
+            .args([&below, disk])
+            .output()
+            .map_err(|source| VmError::Spawn { program: self.qemu.img.clone(), source })?;
+        match rebased.status.success() {
+            true => Ok(parts),
+            false => {
+                let source = io::Error::other(String::from_utf8_lossy(&rebased.stderr).trim().to_owned());
+                Err(VmError::Write { path: disk.clone(), source })
+            }
+        }
+    }
+
+    /// Puts its files into another folder as well, and returns what it is when that folder is called `name`. They are the same files where the
+    /// file system can do that.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn copy_files(&self, folder: &Path, name: &Path) -> Result<Parts, VmError> {
+        let mut parts = self.parts.clone();
+        let credentials = parts.machine.credential_files.iter_mut();
+        let memory = (parts.method == Method::SharedFile).then_some(&mut parts.machine.ram_file);
+        let others = [&mut parts.machine.disk.path, &mut parts.state, &mut parts.console_log, &mut parts.journal_log];
+        for path in others.into_iter().chain(memory).chain(credentials) {
+            let file = path.file_name().unwrap_or_default().to_owned();
+            link_or_copy(path, &folder.join(&file)).map_err(write_error(&folder.join(&file)))?;
+            *path = name.join(file);
+        }
+        Ok(parts)
     }
 
     /// How long the logs were when it was saved: what a copy's logs have beyond that is its own.
     #[must_use]
     pub fn log_bytes(&self) -> [(&'static str, u64); 2] {
         let length = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
-        [(CONSOLE_LOG, length(&self.console_log)), (JOURNAL_LOG, length(&self.journal_log))]
+        [(CONSOLE_LOG, length(&self.parts.console_log)), (JOURNAL_LOG, length(&self.parts.journal_log))]
     }
 }
 
@@ -192,27 +271,40 @@ fn saved(vm: &Vm, qemu: &Qemu, method: Method) -> Result<Saved, VmError> {
     if method == Method::MappedRam {
         check_space(folder, vm.machine.memory_mib)?;
     }
-    Ok(Saved {
+    let parts = Parts {
         method,
         machine: vm.machine.clone(),
         image: vm.image.clone(),
-        qemu: qemu.clone(),
         state: folder.join(STATE),
         console_log: folder.join(CONSOLE_LOG),
         journal_log: folder.join(JOURNAL_LOG),
-        _runtime: Arc::clone(&vm.runtime),
-    })
+    };
+    Ok(Saved { parts, qemu: qemu.clone(), _runtime: Some(Arc::clone(&vm.runtime)) })
+}
+
+/// One more name for a file; a copy in another file system, in which holes stay holes.
+fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
+    if fs::hard_link(from, to).is_ok() {
+        return Ok(());
+    }
+    let copied = Command::new("cp").args(["--sparse=always", "--"]).args([from, to]).output()?;
+    let words = || io::Error::other(String::from_utf8_lossy(&copied.stderr).trim().to_owned());
+    if copied.status.success() { Ok(()) } else { Err(words()) }
 }
 
 fn write_state(vm: &Vm, saved: &Saved) -> Result<(), SaveError> {
-    let method = saved.method;
+    let method = saved.parts.method;
     let refused = |reason: String| SaveError::Refused { method, reason };
     let words = |error: VmError| match error {
         VmError::Control(QmpError::Refused { reason, .. }) => refused(reason),
         other => other.into(),
     };
+    // A fork still has the capability that it was read with; a QEMU that does not know it has not got it either.
+    for other in [Method::SharedFile, Method::MappedRam].into_iter().filter(|other| *other != method) {
+        let _ = vm.control(vm.qmp.unset_capability(other.capability()));
+    }
     vm.control(vm.qmp.set_capability(method.capability())).map_err(words)?;
-    let written = vm.control(vm.qmp.write_state(&saved.state)).map_err(words).and_then(|()| {
+    let written = vm.control(vm.qmp.write_state(&saved.parts.state)).map_err(words).and_then(|()| {
         await_transfer(vm).map_err(|error| match error {
             WaitError::Deadline { .. } => SaveError::TooLong { method },
             WaitError::Never(NoTransfer::Failed(reason)) => refused(reason),
@@ -224,7 +316,9 @@ fn write_state(vm: &Vm, saved: &Saved) -> Result<(), SaveError> {
         vm.control(vm.qmp.unset_capability(method.capability()))?;
     }
     written?;
-    for (from, to) in [(&vm.machine.console_log, &saved.console_log), (&vm.machine.journal_log, &saved.journal_log)] {
+    for (from, to) in
+        [(&vm.machine.console_log, &saved.parts.console_log), (&vm.machine.journal_log, &saved.parts.journal_log)]
+    {
         fs::copy(from, to).map_err(write_error(to))?;
     }
     Ok(())
@@ -232,8 +326,8 @@ fn write_state(vm: &Vm, saved: &Saved) -> Result<(), SaveError> {
 
 fn read_state(vm: &Vm, saved: &Saved) -> Result<(), VmError> {
     let read = vm
-        .control(vm.qmp.set_capability(saved.method.capability()))
-        .and_then(|()| vm.control(vm.qmp.read_state(&saved.state)))
+        .control(vm.qmp.set_capability(saved.parts.method.capability()))
+        .and_then(|()| vm.control(vm.qmp.read_state(&saved.parts.state)))
         .and_then(|()| {
             await_transfer(vm).map_err(|error| match error {
                 WaitError::Deadline { .. } => {

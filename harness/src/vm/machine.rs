@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::accel::Kind;
 
 /// The guest's port for SSH.
@@ -23,7 +25,7 @@ pub const JOURNAL_PORT: &str = "rave.journal";
 pub const WAKE_PORT: &str = "rave.wake";
 
 /// Everything QEMU is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// The emulator.
     pub qemu: PathBuf,
@@ -66,7 +68,7 @@ pub struct Machine {
 }
 
 /// A disk file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// The file.
     pub path: PathBuf,
@@ -75,7 +77,7 @@ pub struct Disk {
 }
 
 /// The format of a disk file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DiskFormat {
     /// QEMU's own.
     Qcow2,
@@ -84,7 +86,7 @@ pub enum DiskFormat {
 }
 
 /// What becomes of what the guest writes to its memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sharing {
     /// It goes to the file, which QEMU makes if it is not there.
     Shared,
@@ -93,7 +95,7 @@ pub enum Sharing {
 }
 
 /// How a guest begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
     /// With its first instruction.
     Cold,
@@ -102,7 +104,7 @@ pub enum Origin {
 }
 
 /// What is started.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Boot {
     /// The firmware (SeaBIOS) starts what is on the disk.
     Disk,
@@ -118,7 +120,7 @@ pub enum Boot {
 }
 
 /// One TCP forward from the machine's address into the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward {
     /// The port outside.
     pub host_port: u16,

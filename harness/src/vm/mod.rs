@@ -34,7 +34,7 @@ pub mod wake;
 
 pub use accel::{Accelerator, Requested};
 pub use boot::{BootFailure, Diagnosis, Ending, Interrupt, Life, Loss, Plan, Ready, ReadyState, Vm, VmError};
-pub use fork::{Method, SaveError, Saved};
+pub use fork::{Method, Parts, SaveError, Saved};
 pub use machine::{Boot, Disk, DiskFormat, Machine};
 pub use qemu::{Qemu, QemuError};
 pub use wake::{Awake, WakeError};

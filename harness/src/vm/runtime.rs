@@ -104,6 +104,17 @@ impl Runtime {
         Ok(Self { folder: Some(folder), guardian })
     }
 
+    /// Gives the folder another name, in the same file system, under which it stays.
+    ///
+    /// # Errors
+    /// What the system said; the folder goes away then.
+    pub fn settle(mut self, name: &Path) -> io::Result<()> {
+        std::fs::rename(self.path(), name)?;
+        // Under its old name there is nothing left to remove.
+        drop(self.folder.take().map(tempfile::TempDir::keep));
+        Ok(())
+    }
+
     /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -228,3 +228,40 @@ fn no_space_is_said_before_anything_is_started() {
     let text = format!("{:#}", anyhow::Error::from(error));
     assert!(text.starts_with("could not prepare the machine: "), "{text}");
 }
+
+/// Not one of them may fail: `cargo test --test machine two_hundred -- --ignored --nocapture`, which also tells the medians.
+#[test]
+#[ignore = "takes minutes"]
+fn two_hundred_forks() {
+    let (copies, saved) = Up::boot("ok").save(Method::SharedFile);
+    let (mut running, mut awake, mut answered, mut own) = (vec![], vec![], vec![], vec![]);
+    let mut random = std::collections::BTreeSet::new();
+    for number in 0..200 {
+        let begun = Instant::now();
+        let vm = copies.fork(&saved, "fork");
+        running.push(begun.elapsed());
+        let woken = vm.wake(ENOUGH).unwrap();
+        awake.push(begun.elapsed());
+        assert!(woken.clock_off <= CLOCK_WITHIN, "{number}: {woken:?}");
+        assert!(random.insert(woken.random), "{number}");
+        // Every tenth is entered as well: a login takes longer than all the rest.
+        if number % 10 == 0 {
+            assert_eq!(ask(&copies.guest(&vm), "echo here"), "here");
+            answered.push(begun.elapsed());
+        }
+        own.push(vm.private_mib().unwrap());
+    }
+    let median = |times: &mut Vec<Duration>| {
+        times.sort();
+        times[times.len() / 2]
+    };
+    own.sort_unstable();
+    eprintln!(
+        "medians of {}: running after {:?}, awake after {:?}, first answer over SSH after {:?}, {} MiB of its own",
+        running.len(),
+        median(&mut running),
+        median(&mut awake),
+        median(&mut answered),
+        own[own.len() / 2]
+    );
+}

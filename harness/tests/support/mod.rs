@@ -65,6 +65,8 @@ impl Project {
             command.env_remove(name);
         });
         command.env("RAVE_SCENARIOS", self.path("scenarios")).env("RAVE_ARTIFACTS", self.path("artifacts"));
+        // Nothing is left in the user's cache, unless a test is about that.
+        command.env("RAVE_KEEP_SAVED", "0").env("XDG_CACHE_HOME", self.path("cache"));
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
     }
