@@ -63,6 +63,7 @@ pub struct Transcript {
     /// Results of the phase `security`.
     pub security_validation: Vec<ScenarioRecord>,
     /// The transcripts this one was joined from; empty for one run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<PartRecord>,
     /// The key this transcript is signed with.
     pub signing_key: SigningKeyRecord,
