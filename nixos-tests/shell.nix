@@ -17,6 +17,7 @@ mkShell {
     util-linux
     procps
     (python3.withPackages (python: [
+      python.authlib
       python.pip
       python.python-gitlab
     ]))

@@ -10,6 +10,7 @@
   curl,
   git,
   jq,
+  python3,
 }:
 writeShellApplication {
   name = "rave-smoke";
@@ -22,6 +23,10 @@ writeShellApplication {
     curl
     git
     jq
+    (python3.withPackages (python: [
+      python.authlib
+      python.python-gitlab
+    ]))
   ];
   text = ''
     export RAVE_IMAGE=''${RAVE_IMAGE:-nix:${p6-image}}

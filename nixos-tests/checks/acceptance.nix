@@ -41,6 +41,11 @@ let
           openssl
           curl
           jq
+          # Clients that nobody here wrote, for what scenarios ask from outside.
+          (python3.withPackages (python: [
+            python.authlib
+            python.python-gitlab
+          ]))
         ];
         RAVE_IMAGE = "${p6-image}/p6.qcow2";
         RAVE_SCENARIOS = ../../scenarios;
