@@ -90,6 +90,8 @@ pub struct Settings {
     pub artifacts: Utf8PathBuf,
     /// Leave a failed machine running.
     pub keep_vm: bool,
+    /// A folder of files that the guest is handed as systemd credentials, each under its own name.
+    pub credentials: Option<Utf8PathBuf>,
 }
 
 /// The installable that is built where none is named.
@@ -106,6 +108,7 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("RAVE_SIGNING_KEY_PASSWORD_FILE", "none", "a file whose first line is that key's password"),
     ("RAVE_ARTIFACTS", "artifacts/", "where sessions go"),
     ("RAVE_KEEP_VM", "0", "1: leave the machine of the first failed scenario running and print how to enter it"),
+    ("RAVE_CREDENTIALS", "none", "a folder of files that the guest is handed as systemd credentials of these names"),
     ("RAVE_SCENARIOS", "scenarios/", "the folder of the scenario files"),
 ];
 
@@ -188,6 +191,7 @@ impl Settings {
             key,
             artifacts: reader.path("RAVE_ARTIFACTS").unwrap_or_else(|| root.join("artifacts")),
             keep_vm: reader.switch("RAVE_KEEP_VM", false),
+            credentials: reader.folder("RAVE_CREDENTIALS"),
         };
         if reader.errors.is_empty() { Ok(settings) } else { Err(SettingErrors(reader.errors)) }
     }
@@ -208,6 +212,10 @@ impl Settings {
             ("RAVE_SIGNING_KEY".to_owned(), key),
             ("RAVE_ARTIFACTS".to_owned(), self.artifacts.to_string()),
             ("RAVE_KEEP_VM".to_owned(), switch(self.keep_vm)),
+            (
+                "RAVE_CREDENTIALS".to_owned(),
+                self.credentials.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
+            ),
             ("RAVE_SCENARIOS".to_owned(), self.scenarios.to_string()),
         ])
     }
@@ -259,6 +267,14 @@ impl Reader<'_> {
 
     fn path(&mut self, variable: &str) -> Option<Utf8PathBuf> {
         self.text(variable).map(|text| self.base.join(text))
+    }
+
+    fn folder(&mut self, variable: &str) -> Option<Utf8PathBuf> {
+        let path = self.path(variable)?;
+        if !path.is_dir() {
+            self.refuse(variable, path.as_str(), "is no folder");
+        }
+        Some(path)
     }
 
     fn image(&mut self) -> ImageChoice {

@@ -102,6 +102,16 @@ impl Failure {
     }
 }
 
+/// Each file of a folder, under its own name.
+fn given_credentials(folder: &Utf8Path) -> Result<Vec<Credential>, String> {
+    let read = || -> std::io::Result<Vec<Credential>> {
+        let mut files = folder.read_dir_utf8()?.collect::<std::io::Result<Vec<_>>>()?;
+        files.sort_by(|one, other| one.file_name().cmp(other.file_name()));
+        files.iter().map(|file| Ok(Credential::new(file.file_name(), std::fs::read(file.path())?))).collect()
+    };
+    read().map_err(|error| format!("could not read the credentials in `{folder}`: {error}"))
+}
+
 /// Boots the image and enters it.
 ///
 /// # Errors
@@ -122,6 +132,8 @@ pub fn boot(ground: &Ground<'_>) -> Result<Booted, Box<Failure>> {
         host_key_public: &host_key.public_line(),
     });
     plan.credentials.extend(accounts.clone().map(|content| Credential::new(accounts::CREDENTIAL, content)));
+    let given = settings.credentials.as_deref().map(given_credentials).transpose();
+    plan.credentials.extend(given.map_err(Failure::before_start)?.unwrap_or_default());
     say(&format!("machine: booting with {} cores and {} MiB", plan.cores, plan.memory_mib));
     let vm = Vm::start(&plan, runtime).map_err(|error| Failure::before_start(chain(&error)))?;
     let mut record = record(&vm, qemu, &accelerator, time_factor);
