@@ -94,6 +94,8 @@ pub struct Settings {
     pub forks: bool,
     /// Keep a saved machine for the next run, and use one that was kept.
     pub keep_saved: bool,
+    /// A folder of files that the guest is handed as systemd credentials, each under its own name.
+    pub credentials: Option<Utf8PathBuf>,
 }
 
 /// The installable that is built where none is named.
@@ -115,6 +117,7 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
         "1",
         "1: keep the saved machine for later runs with a filter, which then boot nothing; 0: neither keep nor use one",
     ),
+    ("RAVE_CREDENTIALS", "none", "a folder of files that the guest is handed as systemd credentials of these names"),
     ("RAVE_SCENARIOS", "scenarios/", "the folder of the scenario files"),
 ];
 
@@ -199,6 +202,7 @@ impl Settings {
             keep_vm: reader.switch("RAVE_KEEP_VM", false),
             forks: reader.switch("RAVE_FORKS", true),
             keep_saved: reader.switch("RAVE_KEEP_SAVED", true),
+            credentials: reader.folder("RAVE_CREDENTIALS"),
         };
         if reader.errors.is_empty() { Ok(settings) } else { Err(SettingErrors(reader.errors)) }
     }
@@ -221,6 +225,10 @@ impl Settings {
             ("RAVE_KEEP_VM".to_owned(), switch(self.keep_vm)),
             ("RAVE_FORKS".to_owned(), switch(self.forks)),
             ("RAVE_KEEP_SAVED".to_owned(), switch(self.keep_saved)),
+            (
+                "RAVE_CREDENTIALS".to_owned(),
+                self.credentials.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
+            ),
             ("RAVE_SCENARIOS".to_owned(), self.scenarios.to_string()),
         ])
     }
@@ -272,6 +280,14 @@ impl Reader<'_> {
 
     fn path(&mut self, variable: &str) -> Option<Utf8PathBuf> {
         self.text(variable).map(|text| self.base.join(text))
+    }
+
+    fn folder(&mut self, variable: &str) -> Option<Utf8PathBuf> {
+        let path = self.path(variable)?;
+        if !path.is_dir() {
+            self.refuse(variable, path.as_str(), "is no folder");
+        }
+        Some(path)
     }
 
     fn image(&mut self) -> ImageChoice {

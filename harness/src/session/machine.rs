@@ -103,6 +103,16 @@ impl Failure {
     }
 }
 
+/// Each file of a folder, under its own name.
+fn given_credentials(folder: &Utf8Path) -> Result<Vec<Credential>, String> {
+    let read = || -> std::io::Result<Vec<Credential>> {
+        let mut files = folder.read_dir_utf8()?.collect::<std::io::Result<Vec<_>>>()?;
+        files.sort_by(|one, other| one.file_name().cmp(other.file_name()));
+        files.iter().map(|file| Ok(Credential::new(file.file_name(), std::fs::read(file.path())?))).collect()
+    };
+    read().map_err(|error| format!("could not read the credentials in `{folder}`: {error}"))
+}
+
 /// Boots the image and enters it.
 ///
 /// # Errors
@@ -123,6 +133,8 @@ pub fn boot(ground: &Ground<'_>) -> Result<Booted, Box<Failure>> {
         host_key_public: &host_key.public_line(),
     });
     plan.credentials.extend(accounts.clone().map(|content| Credential::new(accounts::CREDENTIAL, content)));
+    let given = settings.credentials.as_deref().map(given_credentials).transpose();
+    plan.credentials.extend(given.map_err(Failure::before_start)?.unwrap_or_default());
     say(&format!("machine: booting with {} cores and {} MiB", plan.cores, plan.memory_mib));
     let vm = Vm::start(&plan, runtime).map_err(|error| Failure::before_start(chain(&error)))?;
     let mut record = record(&vm, qemu, &accelerator, time_factor);
@@ -291,11 +303,11 @@ fn known(profile: Profile, ca: Vec<u8>, folder: &Utf8Path, facts: &Facts) -> Res
     Ok((profile, Origin { url, address: IpAddr::from([127, 0, 0, 1]), ca }))
 }
 
-/// A reference guest proves the harness, never P6, whatever it says about itself.
+/// A reference guest proves the harness, never P6, whatever it says about itself. One that comes by another way may say that it is one.
 fn is_believable(found: (Profile, Origin), provider: Provider) -> Result<(Profile, Origin), String> {
     let name = &found.0.name;
     let stand_in = found.0.capabilities.values().any(|capability| capability.stand_in);
-    if (provider == Provider::Reference) != (name == "P6-reference") && provider != Provider::Path {
+    if provider == Provider::Reference && name != "P6-reference" {
         Err(format!("the guest calls itself `{name}`, which an image of provider `{}` is not", provider.word()))
     } else if name == "P6-production" && stand_in {
         Err(format!("the guest calls itself `{name}` and has stand-ins"))

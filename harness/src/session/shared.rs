@@ -857,6 +857,7 @@ fn record_of(provided: &Provided, unchanged_after_run: Option<bool>) -> ImageRec
         package_count: image.packages.as_deref().and_then(lines),
         built_seconds: image.built_seconds,
         store_path: image.store_path.clone(),
+        nar_hash: image.nar_hash.clone(),
         derivation: image.derivation.clone(),
         unchanged_after_run,
     }

@@ -199,6 +199,9 @@ pub struct ImageRecord {
     pub built_seconds: Option<u64>,
     /// Nix store path.
     pub store_path: Option<String>,
+    /// Nix's hash of that path's contents; not there where no Nix was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nar_hash: Option<String>,
     /// Nix derivation.
     pub derivation: Option<String>,
     /// Whether every file still had its digest after the machine had ended; `null` where nothing was booted.

@@ -37,6 +37,7 @@ pub fn transcript() -> Transcript {
             package_count: Some(1),
             built_seconds: Some(200),
             store_path: None,
+            nar_hash: None,
             derivation: None,
             unchanged_after_run: Some(true),
         }),

@@ -68,6 +68,7 @@ fn check_provided(attribute: &str, disk: Option<&str>) -> (Project, Ran, Value) 
     assert!(store_path.starts_with(&store) && store_path.exists(), "{image:#}");
     let derivation = Path::new(image["derivation"].as_str().unwrap());
     assert!(derivation.starts_with(&store) && derivation.extension().unwrap() == "drv", "{image:#}");
+    assert!(image["nar_hash"].as_str().unwrap().starts_with("sha256-"), "{image:#}");
     let digest: String =
         Sha256::digest(fs::read(disk.map_or(store_path.to_owned(), |name| store_path.join(name))).unwrap())
             .iter()

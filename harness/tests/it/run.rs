@@ -189,6 +189,7 @@ fn a_wrong_setting_stops_the_run_at_once() {
         .hermetic(&["run"])
         .check(2, &["VALIDATION_TIMEOUT=-1: must be a whole number"]);
     project().set("RAVE_IMAGE", "no.qcow2").hermetic(&["run"]).check(2, &["no.qcow2` does not exist"]);
+    project().set("RAVE_CREDENTIALS", "none").hermetic(&["run"]).check(2, &["none: is no folder"]);
     project().hermetic(&["run", "--no-such-flag"]).check(2, &["--no-such-flag"]);
 }
 
