@@ -32,6 +32,8 @@ impl Daemon {
     /// # Errors
     /// If there can be no client.
     pub fn at(socket: &Path) -> anyhow::Result<Self> {
+        // reqwest wants one even for a socket without TLS, if another program of the workspace has it with TLS. A second call does nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().unix_socket(socket).timeout(Duration::from_secs(60)).build()?;
         Ok(Self { client, socket: socket.to_owned() })
     }

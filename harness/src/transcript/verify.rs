@@ -316,7 +316,8 @@ fn check_times(transcript: &Transcript, findings: &mut Findings) {
     let named = transcript.test_session_id.strip_prefix(&stamp).is_some_and(|rest| {
         rest.is_empty() || rest.strip_prefix('-').is_some_and(|number| number.parse::<u32>().is_ok())
     });
-    findings.unless(named, Check::Times, || {
+    // One that was joined from others has the name of when it was joined, and began when the first of them did.
+    findings.unless(named || !transcript.parts.is_empty(), Check::Times, || {
         format!("the session is `{}`, and began at {}", transcript.test_session_id, transcript.start_time)
     });
     let whole = u64::try_from(took.as_millis()).unwrap_or_default();
