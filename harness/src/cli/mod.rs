@@ -71,6 +71,9 @@ enum Action {
     Sabotage {
         /// Only scenarios whose name contains one of these words
         filters: Vec<String>,
+        /// Only sabotages whose name contains this; steps that no other names are then not held against the scenario
+        #[arg(long, value_name = "PART")]
+        only: Option<String>,
         /// What came of it as JSON on standard output
         #[arg(long)]
         json: bool,
@@ -104,7 +107,7 @@ pub fn main() -> ExitCode {
             Ok(ended) => return ended.into(),
             Err(error) => Err(error),
         },
-        Action::Sabotage { filters, json } => match session::sabotage(&filters, json) {
+        Action::Sabotage { filters, only, json } => match session::sabotage(&filters, only.as_deref(), json) {
             Ok(ended) => return ended.into(),
             Err(error) => Err(error),
         },

@@ -49,7 +49,7 @@ pub(super) fn scenario<'a>(
     let secrets = root.get("secrets").map(|item| names.secrets(&item)).unwrap_or_default();
     let steps: Vec<_> = tables.iter().map(|table| step(table, &mut names)).collect();
     names.report_unused_secrets();
-    let sabotages = sabotages(&root, &tables, document);
+    let sabotages = sabotages(&root, &tables, &names, document);
     let steps = steps.into_iter().collect::<Option<Vec<_>>>()?;
     let waits = steps.iter().filter_map(|step| step.within).fold(Duration::ZERO, Duration::saturating_add);
     Some(Scenario {

@@ -97,7 +97,7 @@ pub struct Scenario {
     pub sabotages: Vec<Sabotage>,
 }
 
-/// Something that is broken before a scenario is asked, on a machine or in a copy that nobody else uses.
+/// Something that is broken before a scenario is asked or on the way, on a machine or in a copy that nobody else uses.
 #[derive(Debug, Clone)]
 pub struct Sabotage {
     /// What is broken, in the author's words.
@@ -108,8 +108,10 @@ pub struct Sabotage {
     pub tree: Tree,
     /// A command on the machine that runs the harness, first of all.
     pub host: Option<Template>,
-    /// A command in the guest, as root.
+    /// A command in the guest, as root, last of all.
     pub run: Option<Template>,
+    /// The index of the step before which `run` is carried out.
+    pub before: usize,
     /// Variables of the run that have another value.
     pub set: Vec<(String, Template)>,
     /// Variables of the environment of `host` commands.

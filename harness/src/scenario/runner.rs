@@ -57,8 +57,6 @@ pub struct Context<'a> {
     pub root: &'a Utf8Path,
     /// What their environment has besides the harness's own.
     pub env: &'a [(String, String)],
-    /// What a step that does not hold means for those after it.
-    pub after_failure: AfterFailure,
     /// Time limits are stretched by this.
     pub time_factor: u32,
     /// Today, UTC: skips and allowances end on a date.
@@ -67,17 +65,55 @@ pub struct Context<'a> {
     pub debug: bool,
 }
 
-/// What a step that does not hold means for those after it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AfterFailure {
-    /// They would ask about a state that is not there, so they are not asked.
-    Stop,
-    /// They are asked all the same: what is broken is broken on purpose.
-    GoOn,
+/// Something that is broken while a scenario is asked.
+pub struct Breach<'a> {
+    /// The index of the step before which it is broken.
+    pub before: usize,
+    /// The index of the last step that is asked.
+    pub last: usize,
+    /// Breaks it, and is given all variables that have a value by then.
+    pub act: &'a dyn Fn(&Variables) -> Result<(), String>,
 }
 
 /// Runs a scenario. The record lacks what only the session knows: who answered, and on which machine.
+///
+/// After a step that does not hold, those that come would ask about a state that is not there, so they are not asked.
 pub fn run(scenario: &Scenario, context: &Context<'_>) -> ScenarioRecord {
+    ask_all(scenario, context, |run, steps| {
+        for (index, step) in scenario.steps.iter().enumerate() {
+            let record = run.step(index + 1, step);
+            let over = record.outcome >= Outcome::Failed;
+            steps.push(record);
+            if over {
+                break;
+            }
+        }
+        Ok(())
+    })
+    .unwrap_or_else(|never: std::convert::Infallible| match never {})
+}
+
+/// Runs a scenario in which something is broken. Steps are asked whatever came of those before.
+///
+/// # Errors
+/// If it could not be broken.
+pub fn run_broken(scenario: &Scenario, context: &Context<'_>, breach: &Breach<'_>) -> Result<ScenarioRecord, String> {
+    ask_all(scenario, context, |run, steps| {
+        for (index, step) in scenario.steps.iter().enumerate().take(breach.last + 1) {
+            if index == breach.before {
+                (breach.act)(&run.variables)?;
+            }
+            steps.push(run.step(index + 1, step));
+        }
+        Ok(())
+    })
+}
+
+fn ask_all<'a, E>(
+    scenario: &'a Scenario,
+    context: &'a Context<'a>,
+    ask: impl FnOnce(&mut Run<'a>, &mut Vec<StepRecord>) -> Result<(), E>,
+) -> Result<ScenarioRecord, E> {
     let started = Instant::now();
     let mut run = Run {
         scenario,
@@ -92,16 +128,9 @@ pub fn run(scenario: &Scenario, context: &Context<'_>) -> ScenarioRecord {
         },
     };
     let mut steps = Vec::new();
-    for (index, step) in scenario.steps.iter().enumerate() {
-        let record = run.step(index + 1, step);
-        let over = record.outcome >= Outcome::Failed;
-        steps.push(record);
-        if over && context.after_failure == AfterFailure::Stop {
-            break;
-        }
-    }
+    ask(&mut run, &mut steps)?;
     let worst = steps.iter().max_by_key(|step| step.outcome);
-    ScenarioRecord {
+    Ok(ScenarioRecord {
         name: scenario.name.clone(),
         summary: scenario.summary.clone(),
         file: relative(&scenario.file, context.root),
@@ -114,7 +143,7 @@ pub fn run(scenario: &Scenario, context: &Context<'_>) -> ScenarioRecord {
         started_ms: milliseconds(started.duration_since(context.session_start)),
         took_ms: milliseconds(started.elapsed()),
         steps,
-    }
+    })
 }
 
 /// A path as it reads in the project's folder.

@@ -21,9 +21,9 @@ use crate::scenario::facts::Facts;
 use crate::scenario::file::{self, Folder};
 use crate::scenario::host;
 use crate::scenario::model::{
-    BUILT_INS, Piece, Requires, SCRATCH, Sabotage, Scenario, Template, Tree, Variables, pieces,
+    BUILT_INS, Piece, Requires, SCRATCH, Sabotage, Scenario, Step, Template, Tree, Variables, pieces,
 };
-use crate::scenario::runner::{self, AfterFailure, Context, Target, milliseconds};
+use crate::scenario::runner::{self, Breach, Context, Target, milliseconds};
 use crate::settings::Settings;
 use crate::transcript::model::{
     Outcome, SabotageRecord, ScenarioRecord, ScenarioSensitivity, Sensitivity, SensitivityRecord, SensitivitySummary,
@@ -36,17 +36,23 @@ const BREAK_WITHIN: Duration = Duration::from_secs(60);
 const PATIENCE_TIMES: u32 = 3;
 const PATIENCE_MORE: Duration = Duration::from_secs(5);
 
-/// Breaks and asks the scenarios whose name contains one of the words, or all; prints what came of it.
+/// Breaks and asks the scenarios whose name contains one of the words, or all; prints what came of it. `only`: a part of the name
+/// of sabotages, and no others are carried out.
 ///
 /// # Errors
 /// If the settings or a scenario file are not as they must be, nothing is chosen, or there is no machine or no fork of it.
-pub fn sabotage(words: &[String], json: bool) -> anyhow::Result<Ended> {
+pub fn sabotage(words: &[String], only: Option<&str>, json: bool) -> anyhow::Result<Ended> {
     let settings = Settings::from_environment()?;
     let Folder { scenarios, accounts } = file::read(&settings.scenarios)?;
     let chosen = |scenario: &Scenario| words.is_empty() || words.iter().any(|word| scenario.name.contains(word));
-    let scenarios: Vec<_> = scenarios.into_iter().filter(chosen).collect();
+    let mut scenarios: Vec<_> = scenarios.into_iter().filter(chosen).collect();
     if scenarios.is_empty() {
         return Err(NothingChosen(words.join(", ")).into());
+    }
+    if let Some(part) = only {
+        scenarios.iter_mut().for_each(|scenario| scenario.sabotages.retain(|sabotage| sabotage.name.contains(part)));
+        scenarios.retain(|scenario| !scenario.sabotages.is_empty());
+        anyhow::ensure!(!scenarios.is_empty(), "no sabotage of these scenarios has `{part}` in its name");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let interrupt = Arc::new(Interrupt::default());
@@ -69,7 +75,7 @@ pub fn sabotage(words: &[String], json: bool) -> anyhow::Result<Ended> {
     let unbroken = record.scenarios.iter().all(|scenario| scenario.unbroken <= Outcome::Warned);
     Ok(match interrupt.reason() {
         Some(_) => Ended::CouldNotRun,
-        None if unseen + unexpected > 0 || !unbroken => Ended::Failed,
+        None if unexpected > 0 || !unbroken || (unseen > 0 && only.is_none()) => Ended::Failed,
         None => Ended::Passed,
     })
 }
@@ -208,7 +214,7 @@ fn attempt(
     let below = fork.as_ref().map_or_else(|| shared.facts(), |fork| &fork.facts);
     let facts = Facts::above(below);
     let context = shared.context(fork.as_ref().map(|fork| fork as &dyn Target), &facts, booted);
-    let context = Context { session_folder: &folder, after_failure: AfterFailure::GoOn, ..context };
+    let context = Context { session_folder: &folder, ..context };
     let record = match sabotage {
         None => Ok(runner::run(scenario, &context)),
         Some(sabotage) => broken(sabotage, scenario, &context),
@@ -237,26 +243,30 @@ fn broken(sabotage: &Sabotage, scenario: &Scenario, context: &Context<'_>) -> Re
     {
         context.facts.set("harness.scenarios", root.join(inside));
     }
-    let fill = |template: &Template| fill(template, context.facts, &folder);
+    let fill = |template: &Template| fill(template, context.facts, &folder, Variables::new());
     let env = sabotage.env.iter().map(|(name, value)| Ok((name.clone(), fill(value)?)));
     let env = env.collect::<Result<Vec<_>, String>>().map_err(|why| failed("`env`", why))?;
     let context = Context { root: &root, env: &env, ..*context };
-    let deadline = Instant::now() + BREAK_WITHIN * context.time_factor;
     if let Some(command) = &sabotage.host {
         let command = fill(command).map_err(|why| failed("`host`", why))?;
         let place = host::Place { folder: &root, env: &[] };
+        let deadline = Instant::now() + BREAK_WITHIN * context.time_factor;
         let captured = host::run(&command, None, place, deadline, context.interrupt.flag());
         carried_out(captured.map_err(|error| chain(&error))).map_err(|why| failed("`host`", why))?;
     }
     for (name, value) in &sabotage.set {
         context.facts.set(name, fill(value).map_err(|why| failed("`set`", why))?);
     }
-    if let (Some(command), Some(target)) = (&sabotage.run, context.target) {
-        let command = fill(command).map_err(|why| failed("`run`", why))?;
-        let captured = target.guest().run("root", &command, None, deadline);
-        carried_out(captured.map_err(|error| chain(&error))).map_err(|why| failed("`run`", why))?;
-    }
-    Ok(runner::run(scenario, &context))
+    let act = |known: &Variables| {
+        let (Some(command), Some(target)) = (&sabotage.run, context.target) else { return Ok(()) };
+        let command = self::fill(command, context.facts, &folder, known.clone())?;
+        let deadline = Instant::now() + BREAK_WITHIN * context.time_factor;
+        carried_out(target.guest().run("root", &command, None, deadline).map_err(|error| chain(&error)))
+    };
+    let named = |step: &Step| sabotage.fails.contains(&step.name) || sabotage.errors.contains(&step.name);
+    let last = scenario.steps.iter().rposition(named).unwrap_or(scenario.steps.len());
+    let breach = Breach { before: sabotage.before, last, act: &act };
+    runner::run_broken(scenario, &context, &breach).map_err(|why| failed("`run`", why))
 }
 
 fn carried_out(captured: Result<Captured, String>) -> Result<(), String> {
@@ -269,14 +279,20 @@ fn carried_out(captured: Result<Captured, String>) -> Result<(), String> {
     }
 }
 
-/// A text with the variables of the run in it, and the scratch folder.
-fn fill(template: &Template, facts: &Facts, scratch: &Utf8Path) -> Result<String, String> {
-    let mut variables = Variables::from([(SCRATCH.to_owned(), scratch.to_string())]);
+/// A text with what is `known` in it, the variables of the run, and the scratch folder.
+fn fill(template: &Template, facts: &Facts, scratch: &Utf8Path, known: Variables) -> Result<String, String> {
+    let mut variables = known;
+    variables.insert(SCRATCH.to_owned(), scratch.to_string());
     for piece in pieces(&template.0) {
         if let Piece::Name(name) = piece
             && BUILT_INS.iter().any(|(known, ..)| *known == name)
         {
             variables.insert(name.to_owned(), facts.get(name)?);
+        }
+        if let Piece::Name(name) = piece
+            && !variables.contains_key(name)
+        {
+            return Err(format!("`{name}` has no value, because the step that captures it did not hold"));
         }
     }
     Ok(template.fill(&variables))

@@ -22,7 +22,7 @@ use crate::scenario::accounts::Accounts;
 use crate::scenario::facts::Facts;
 use crate::scenario::mask::Mask;
 use crate::scenario::model::{On, Phase, Requires, Scenario, Variables};
-use crate::scenario::runner::{self, AfterFailure, Context, Target};
+use crate::scenario::runner::{self, Context, Target};
 use crate::settings::{AccelChoice, KeyChoice, Settings};
 use crate::transcript::model::{
     FileRecord, ForksRecord, ImageRecord, MachineRecord, Outcome, OverallStatus, SCHEMA, ScenarioRecord, TestSummary,
@@ -266,7 +266,6 @@ impl Shared {
             session_folder: &self.preparation.place.folder,
             root: &self.preparation.settings.root,
             env: &[],
-            after_failure: AfterFailure::Stop,
             time_factor: booted.map_or(1, |booted| booted.time_factor),
             today: self.preparation.start.to_zoned(jiff::tz::TimeZone::UTC).date(),
             debug: self.preparation.settings.debug,

@@ -20,6 +20,17 @@ run  = "echo a >/data/mark && cat /data/mark"
 stdout = { equals = "a" }
 
 [[step]]
+name = "and on a page"
+run  = "echo a >/www/mark.json && echo /mark.json"
+capture.page = { stdout = true }
+
+[[step]]
+name = "that is served"
+[step.http]
+get    = "{{page}}"
+status = 200
+
+[[step]]
 name = "the budget holds"
 measure = "machine.ready_seconds"
 value = { at_most = 600 }
@@ -43,6 +54,17 @@ fails  = ["the page is served"]
 name  = "the disk cannot be written"
 run   = "mount -o remount,ro /data"
 fails = ["there is a mark on the disk"]
+
+[[sabotage]]
+name   = "the page is made, and gone again"
+before = "that is served"
+run    = "rm /www/{{page}}"
+fails  = ["that is served"]
+
+[[sabotage]]
+name  = "no page can be made"
+run   = "rm -r /www"
+fails = ["the page is served", "and on a page"]
 
 [[sabotage]]
 name  = "it was slow"
@@ -119,8 +141,8 @@ fn steps_that_notice_and_steps_that_do_not() {
         let sabotages = scenario(name)["sabotages"].as_array().unwrap();
         sabotages.iter().map(|sabotage| sabotage["as_declared"].as_bool().unwrap()).collect::<Vec<_>>()
     };
-    assert_eq!(verdicts("health::notices"), ["seen", "seen", "seen", "unbreakable"], "{all:#}");
-    assert_eq!(declared("health::notices"), [true; 4]);
+    assert_eq!(verdicts("health::notices"), ["seen", "seen", "seen", "seen", "seen", "unbreakable"], "{all:#}");
+    assert_eq!(declared("health::notices"), [true; 6]);
     assert_eq!(verdicts("health::deaf"), ["unseen", "unseen"]);
     assert_eq!(declared("health::deaf"), [false, false]);
     let [deaf, failed] = [0, 1].map(|index| &scenario("health::deaf")["sabotages"][index]);
@@ -128,7 +150,7 @@ fn steps_that_notice_and_steps_that_do_not() {
     assert!(failed["reason"].as_str().unwrap().contains("no"), "{failed}");
     assert_eq!(scenario("health::broken")["unbroken"], "failed");
     assert_eq!(scenario("health::elsewhere")["unbroken"], "skipped");
-    assert_eq!(all["summary"]["seen"], 3);
+    assert_eq!(all["summary"]["seen"], 5);
     assert_eq!(all["summary"]["unexpected"], 2);
 }
 
@@ -161,5 +183,11 @@ fn what_needs_no_machine_is_broken_without_one() {
     let ran = sabotage("none");
     ran.check(101, &["skipped: it has no sabotage", "NEVER SEEN"]);
     assert!(!ran.stderr.contains("machine: booting"), "{}", ran.stderr);
+    let only = |part: &str| {
+        let ran = project.command(&["sabotage", "--only", part, "image"]).output().unwrap();
+        crate::support::Ran::from(ran)
+    };
+    only("something else").check(0, &["1 were seen to fail"]);
+    only("nonsense").check(2, &["no sabotage of these scenarios has `nonsense` in its name"]);
     sabotage("nonsense").check(2, &["no scenario's name contains"]);
 }

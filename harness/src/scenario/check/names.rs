@@ -103,6 +103,12 @@ impl<'a> Names<'a> {
         self.uses.insert(name.to_owned());
     }
 
+    /// What is known before the step in `line`: accounts, secrets, and what earlier steps captured.
+    pub(super) fn before(&self, line: u64) -> Vec<String> {
+        let known = self.known.iter().filter(|(_, variable)| variable.line < line).map(|(name, _)| name.clone());
+        known.chain(self.surroundings.accounts.variables()).collect()
+    }
+
     fn is_of_the_run(&self, name: &str) -> bool {
         BUILT_INS.iter().any(|(known, ..)| *known == name)
             || self.surroundings.accounts.variables().any(|known| known == name)

@@ -262,8 +262,19 @@ fn sabotages() {
         "name = 'x'\nset = { 'image.dsk' = 'x' }\nfails = ['a']",
         "10: the run knows no `image.dsk`, did you mean `image.disk`?",
     );
+    assert_eq!(sabotage("name = 'x'\nrun = 'x'\nbefore = 'b'\nfails = ['b']").unwrap().sabotages[0].before, 1);
+    said("name = 'x'\nrun = 'x'\nbefore = 'b'\nfails = ['a', 'b']", "12: the step `a` has been asked by then");
+    said("name = 'x'\nrun = 'x'\nbefore = 'c'\nfails = ['a']", "11: there is no step `c`, did you mean `a`?");
+    said(
+        "name = 'x'\nhost = 'x'\nbefore = 'b'\nfails = ['b']",
+        "11: `before` says when `run` is carried out, and there is none",
+    );
     said("name = 'x'\nrun = 'x'\nbreaks = ['a']\nfails = ['a']", "11: unknown key `breaks`");
     said("name = 'x'\nrun = 'x'\ntree = 'mine'\nfails = ['a']", "11: `tree` is \"copy\" or left out, not \"mine\"");
+    let captures = "summary = 's'\n[[step]]\nname = 'a'\nrun = 'x'\ncapture.id = { stdout = true }\n\
+                    [[step]]\nname = 'b'\nrun = 'x'\n[[sabotage]]\nname = 'x'\nrun = 'x {{id}}'\nfails = ['b']\n";
+    read(&format!("{captures}before = 'b'")).unwrap();
+    check_file(captures, "11: unknown variable `{{id}}`");
     check_file(
         "summary = 's'\n[[step]]\nname = 'a'\nrun = 'x'\nunbreakable = 'why'\n[[sabotage]]\nname = 'x'\nrun = 'x'\nfails = ['a']",
         "2: `a` is called unbreakable, and a sabotage names it",
