@@ -94,6 +94,8 @@ pub struct Settings {
     pub forks: bool,
     /// Keep a saved machine for the next run, and use one that was kept.
     pub keep_saved: bool,
+    /// Break on purpose, when all has been asked, what the scenarios ask about.
+    pub sabotage: bool,
     /// A folder of files that the guest is handed as systemd credentials, each under its own name.
     pub credentials: Option<Utf8PathBuf>,
 }
@@ -116,6 +118,11 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
         "RAVE_KEEP_SAVED",
         "1",
         "1: keep the saved machine for later runs with a filter, which then boot nothing; 0: neither keep nor use one",
+    ),
+    (
+        "RAVE_SABOTAGE",
+        "0",
+        "1: then break what the scenarios ask about, one thing at a time, and say in the transcript which steps noticed; fails if one never did",
     ),
     ("RAVE_CREDENTIALS", "none", "a folder of files that the guest is handed as systemd credentials of these names"),
     ("RAVE_SCENARIOS", "scenarios/", "the folder of the scenario files"),
@@ -201,6 +208,7 @@ impl Settings {
             artifacts: reader.path("RAVE_ARTIFACTS").unwrap_or_else(|| root.join("artifacts")),
             keep_vm: reader.switch("RAVE_KEEP_VM", false),
             forks: reader.switch("RAVE_FORKS", true),
+            sabotage: reader.switch("RAVE_SABOTAGE", false),
             keep_saved: reader.switch("RAVE_KEEP_SAVED", true),
             credentials: reader.folder("RAVE_CREDENTIALS"),
         };
@@ -225,6 +233,7 @@ impl Settings {
             ("RAVE_KEEP_VM".to_owned(), switch(self.keep_vm)),
             ("RAVE_FORKS".to_owned(), switch(self.forks)),
             ("RAVE_KEEP_SAVED".to_owned(), switch(self.keep_saved)),
+            ("RAVE_SABOTAGE".to_owned(), switch(self.sabotage)),
             (
                 "RAVE_CREDENTIALS".to_owned(),
                 self.credentials.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
