@@ -4,6 +4,7 @@ mod compare;
 mod export;
 mod image;
 mod keygen;
+mod prune;
 mod report;
 mod verify;
 
@@ -67,6 +68,8 @@ enum Action {
         #[arg(long)]
         clean: bool,
     },
+    /// Throws old sessions away: what they left under the artifacts
+    Prune(prune::PruneArguments),
     /// Breaks on purpose what scenarios ask about, and tells which steps notice
     Sabotage {
         /// Only scenarios whose name contains one of these words
@@ -103,6 +106,7 @@ pub fn main() -> ExitCode {
         },
         Action::Image { clean: true } => session::clean(&|text| eprintln!("image: {text}")).map_err(Into::into),
         Action::Image { clean: false } => image::main(),
+        Action::Prune(arguments) => prune::main(&arguments),
         Action::Seal { parts } => match session::seal(&parts) {
             Ok(ended) => return ended.into(),
             Err(error) => Err(error),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::about;
+use super::diagnostics::{self, Suspect};
 use super::kept::Kept;
 use super::profile::{self, Profile};
 use crate::error::chain;
@@ -20,6 +21,7 @@ use crate::interrupt::Interrupt;
 use crate::scenario::accounts;
 use crate::scenario::facts::Facts;
 use crate::scenario::http::Origin;
+use crate::scenario::mask::Mask;
 use crate::scenario::runner::Target;
 use crate::settings::{AccelChoice, Settings};
 use crate::transcript::model::MachineRecord;
@@ -52,6 +54,8 @@ pub struct Ground<'a> {
     pub interrupt: &'a Interrupt,
     /// What is found out.
     pub facts: &'a Facts,
+    /// What must not be written.
+    pub mask: &'a Mask,
     /// Progress.
     pub say: &'a dyn Fn(&str),
 }
@@ -118,7 +122,7 @@ fn given_credentials(folder: &Utf8Path) -> Result<Vec<Credential>, String> {
 /// # Errors
 /// If there is no usable accelerator, QEMU does not start, the guest does not become ready, or cannot be entered.
 pub fn boot(ground: &Ground<'_>) -> Result<Booted, Box<Failure>> {
-    let Ground { settings, qemu, image, accounts, runtime, interrupt, facts, say, folder } = ground;
+    let Ground { settings, qemu, image, accounts, runtime, interrupt, facts, say, folder, mask: _ } = ground;
     let accelerator = accelerator(ground).map_err(|error| Failure::before_start(chain(&error)))?;
     let time_factor = if accelerator.kind == Kind::Tcg { TCG_TIME_FACTOR } else { 1 };
     say(&format!("accelerator: {} ({})", word(accelerator.kind), accelerator.reason));
@@ -146,7 +150,11 @@ pub fn boot(ground: &Ground<'_>) -> Result<Booted, Box<Failure>> {
     let deadline = Instant::now() + READY_WITHIN;
     let early = Arc::clone(&guest);
     thread::spawn(move || early.warm("root", deadline));
-    let ready = vm.wait_ready(deadline, &interrupt.watch()).map_err(|failure| not_ready(&record, &failure))?;
+    let ready = vm.wait_ready(deadline, &interrupt.watch()).map_err(|failure| {
+        // Many a guest that does not get ready lets one in all the same, and says which unit it waits for.
+        diagnose(ground, &vm, &guest);
+        not_ready(&record, &failure)
+    })?;
     let state = match ready.state {
         ReadyState::Running => "running",
         ReadyState::Degraded => "degraded",
@@ -170,6 +178,9 @@ pub fn boot(ground: &Ground<'_>) -> Result<Booted, Box<Failure>> {
         }
         Err(why) => {
             let lost = lost(&vm).map(|lost| format!("{lost}; ")).unwrap_or_default();
+            if let Some(vm) = vm.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+                diagnose(ground, vm, &guest);
+            }
             end(&vm);
             let short = format!("the machine booted and could not be entered: {lost}{why}");
             record.failure = Some(short.clone());
@@ -278,6 +289,20 @@ pub(super) fn watch(vm: &Vm, guest: &Arc<Guest>, interrupt: &Interrupt, runtime:
     });
 }
 
+/// Gathers what there is to see of a machine that did not come up.
+fn diagnose(ground: &Ground<'_>, vm: &Vm, guest: &Arc<Guest>) {
+    if ground.interrupt.reason().is_none() {
+        let suspect = Suspect { outside: vm.outside(), guest: Arc::clone(guest) };
+        let harvest = diagnostics::harvest(&suspect, &ground.folder, ground.mask, false);
+        (ground.say)(&format!(
+            "machine: {} files about it are in {}, gathered in {:.1} s",
+            harvest.files.len(),
+            ground.folder.join(diagnostics::FOLDER),
+            harvest.took.as_secs_f64()
+        ));
+    }
+}
+
 fn not_ready(record: &MachineRecord, failure: &BootFailure) -> Box<Failure> {
     let short = failure.to_string();
     let record = MachineRecord { failure: Some(short.clone()), ..record.clone() };
@@ -328,6 +353,22 @@ fn read(guest: &Guest, path: &str) -> Result<Vec<u8>, String> {
 pub(super) fn lost(vm: &Mutex<Option<Vm>>) -> Option<String> {
     let vm = vm.lock().unwrap_or_else(PoisonError::into_inner);
     vm.as_ref()?.alive().err().map(|loss| loss.to_string())
+}
+
+/// What can be asked of a machine after a failure; nothing if it has ended. The way in is one of its own where everybody who waits for the
+/// guest was told to give up.
+pub(super) fn suspect(
+    vm: &SharedVm,
+    ssh: SocketAddr,
+    guest: &Arc<Guest>,
+    identity: &Arc<Identity>,
+    host_key: &PublicKey,
+) -> Option<Suspect> {
+    let vm = vm.lock().unwrap_or_else(PoisonError::into_inner);
+    let vm = vm.as_ref()?;
+    let again = || Guest::new(ssh, Arc::clone(identity), host_key.clone()).map(Arc::new).ok();
+    let guest = if guest.is_cancelled() { again() } else { None }.unwrap_or_else(|| Arc::clone(guest));
+    Some(Suspect { outside: vm.outside(), guest })
 }
 
 pub(super) fn end(vm: &Mutex<Option<Vm>>) {
@@ -381,6 +422,11 @@ impl Booted {
     /// When it became ready, RFC 3339.
     pub fn ready_at(&self) -> String {
         self.record.ready_at.clone().unwrap_or_default()
+    }
+
+    /// What can be asked of it after a failure; nothing if it has ended.
+    pub fn suspect(&self) -> Option<Suspect> {
+        suspect(&self.vm, self.ssh, &self.guest, &self.identity, &self.host_key)
     }
 
     /// Ends the machine; a second time does nothing.

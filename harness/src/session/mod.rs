@@ -2,6 +2,8 @@
 
 mod about;
 mod arguments;
+mod diagnostics;
+mod follow_up;
 mod forks;
 mod kept;
 mod list;

@@ -4,6 +4,7 @@ mod evidence;
 mod flake;
 mod forgeries;
 mod nix;
+mod prune;
 mod run;
 mod ssh;
 mod sshd;
