@@ -6,6 +6,7 @@ mod image;
 mod keygen;
 mod prune;
 mod report;
+mod reproduce;
 mod verify;
 
 use std::process::ExitCode;
@@ -68,6 +69,8 @@ enum Action {
         #[arg(long)]
         clean: bool,
     },
+    /// Makes a run again from its transcript: the same image, machine, settings and order; says what was the same and what differs
+    Reproduce(reproduce::ReproduceArguments),
     /// Throws old sessions away: what they left under the artifacts
     Prune(prune::PruneArguments),
     /// Breaks on purpose what scenarios ask about, and tells which steps notice
@@ -106,6 +109,10 @@ pub fn main() -> ExitCode {
         },
         Action::Image { clean: true } => session::clean(&|text| eprintln!("image: {text}")).map_err(Into::into),
         Action::Image { clean: false } => image::main(),
+        Action::Reproduce(arguments) => match reproduce::main(&arguments) {
+            Ok(ended) => return ended.into(),
+            Err(error) => Err(error),
+        },
         Action::Prune(arguments) => prune::main(&arguments),
         Action::Seal { parts } => match session::seal(&parts) {
             Ok(ended) => return ended.into(),
@@ -126,7 +133,8 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hermetic: {error:#}");
-            if error.is::<SettingErrors>() || error.is::<session::NothingChosen>() {
+            let wrong = error.is::<SettingErrors>() || error.is::<session::NothingChosen>();
+            if wrong || error.is::<session::WrongWish>() {
                 session::Ended::WrongUsage.into()
             } else if error.is::<Refusal>() {
                 verify::NOT_VERIFIED.into()

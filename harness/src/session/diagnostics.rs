@@ -23,11 +23,11 @@ use crate::vm::console;
 /// The folder, in that of the scenario.
 pub const FOLDER: &str = "diagnostics";
 /// How long the guest may take to tell about itself; a command that has to be killed takes up to three seconds more.
-const GUEST_WITHIN: Duration = Duration::from_secs(5);
+const GUEST_WITHIN: Duration = Duration::from_secs(6);
 /// The same where the run is to end.
 const GUEST_WITHIN_AT_THE_END: Duration = Duration::from_secs(3);
 /// How much longer than that is waited for the guest.
-const GUEST_GRACE: Duration = Duration::from_millis(3500);
+const GUEST_GRACE: Duration = Duration::from_secs(3);
 /// How long QEMU may take for one answer.
 const QEMU_WITHIN: Duration = Duration::from_secs(2);
 /// The most of one part of what the guest tells, bytes.

@@ -76,6 +76,7 @@ pub fn readme(record: &ScenarioRecord, harvest: Option<&Harvest>, machine: &Mach
         );
     }
     let change = changed(settings, &[]);
+    let place = variables(settings, |name| name == "RAVE_ARTIFACTS");
     let keeping = changed(settings, &[("RAVE_KEEP_VM", "1")]);
     let root = quoted(settings.root.as_str());
     let (program, transcript) = (quoted(program.as_str()), quoted(transcript.as_str()));
@@ -83,7 +84,7 @@ pub fn readme(record: &ScenarioRecord, harvest: Option<&Harvest>, machine: &Mach
         text,
         "\nTo go on\n\
          \x20 ask this scenario again:\n    cd {root} && {change}{program} run --exact {name}\n\
-         \x20 ask it on what was recorded, and see what differs:\n    cd {root} && {program} reproduce {transcript} {name}\n",
+         \x20 ask it on what was recorded, and see what differs:\n    cd {root} && {place}{program} reproduce {transcript} {name}\n",
     );
     let _ = match machine {
         Machine::Kept => writeln!(
@@ -127,17 +128,20 @@ fn meaning(file: &str) -> &'static str {
 }
 
 /// The settings that are not as they are by default, as a shell takes them before a command; with some set otherwise.
-pub fn changed(settings: &Settings, others: &[(&str, &str)]) -> String {
+fn changed(settings: &Settings, others: &[(&str, &str)]) -> String {
     // A run that is made again signs with a key of its own, and is not about keeping unless it says so.
-    const LEFT_OUT: [&str; 2] = ["RAVE_SIGNING_KEY", "RAVE_KEEP_VM"];
+    let set = variables(settings, |name| !matches!(name, "RAVE_SIGNING_KEY" | "RAVE_KEEP_VM"));
+    let others = others.iter().map(|(name, value)| format!("{name}={} ", quoted(value)));
+    set + &others.collect::<String>()
+}
+
+/// Those of the settings that are not as they are by default.
+fn variables(settings: &Settings, wanted: impl Fn(&str) -> bool) -> String {
     let defaults = Settings::read(&BTreeMap::new(), &settings.root, &settings.root);
     let defaults = defaults.map(|settings| settings.recorded()).unwrap_or_default();
-    let set = settings
-        .recorded()
-        .into_iter()
-        .filter(|(name, value)| defaults.get(name) != Some(value) && !LEFT_OUT.contains(&name.as_str()));
-    let others = others.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    set.chain(others).map(|(name, value)| format!("{name}={} ", quoted(&value))).collect()
+    let recorded = settings.recorded().into_iter();
+    let set = recorded.filter(|(name, value)| wanted(name) && defaults.get(name) != Some(value));
+    set.map(|(name, value)| format!("{name}={} ", quoted(&value))).collect()
 }
 
 fn quoted(text: &str) -> String {

@@ -23,7 +23,7 @@ use crate::scenario::facts::Facts;
 use crate::scenario::http::Origin;
 use crate::scenario::mask::Mask;
 use crate::scenario::runner::Target;
-use crate::settings::{AccelChoice, Settings};
+use crate::settings::{AccelChoice, MachineSize, Settings};
 use crate::transcript::model::MachineRecord;
 use crate::vm::accel::{self, Accelerator, Kind, Requested};
 use crate::vm::credentials::{Credential, Login, credentials};
@@ -129,7 +129,7 @@ pub fn boot(ground: &Ground<'_>) -> Result<Booted, Box<Failure>> {
     let identity = Arc::new(Identity::generate());
     let host_key = HostKey::generate();
     let mut plan = Plan::new((*qemu).clone(), accelerator.kind, disk(image), kernel(image), folder.as_std_path());
-    (plan.cores, plan.memory_mib) = size(settings.safe_mode, about::cores(), about::memory_mib());
+    (plan.cores, plan.memory_mib) = size_of(settings);
     plan.debug = settings.debug;
     plan.credentials = credentials(Login {
         authorized_key: &identity.public_line(),
@@ -224,8 +224,16 @@ fn kernel(image: &Image) -> crate::vm::Boot {
     }
 }
 
+/// Cores and memory of the guest: those that are asked for, or what suits this host.
+pub(super) fn size_of(settings: &Settings) -> (u32, u64) {
+    match settings.size {
+        Some(MachineSize { cores, memory_mib }) => (cores, memory_mib),
+        None => size(settings.safe_mode, about::cores(), about::memory_mib()),
+    }
+}
+
 /// Cores and memory of the guest: two and a quarter of the host's, within 6-8 GiB, or what there is, within 8-16 GiB.
-pub(super) fn size(safe_mode: bool, cores: u64, host_mib: u64) -> (u32, u64) {
+fn size(safe_mode: bool, cores: u64, host_mib: u64) -> (u32, u64) {
     let all = u32::try_from(cores).unwrap_or(u32::MAX);
     if safe_mode {
         (2, (host_mib / 4).clamp(6 * 1024, 8 * 1024))

@@ -25,7 +25,7 @@ use crate::scenario::facts::Facts;
 use crate::scenario::mask::Mask;
 use crate::scenario::model::{On, Phase, Requires, Scenario, Variables};
 use crate::scenario::runner::{self, Context, Target};
-use crate::settings::{AccelChoice, KeyChoice, Settings};
+use crate::settings::{AccelChoice, Keep, KeyChoice, Settings};
 use crate::transcript::model::{
     FileRecord, ForksRecord, ImageRecord, MachineRecord, Outcome, OverallStatus, SCHEMA, ScenarioRecord, TestSummary,
     Transcript,
@@ -517,7 +517,7 @@ impl Shared {
     fn key_of_saved(&self, provided: &Provided, qemu: &Qemu) -> Key {
         let Provided { image, files } = provided;
         let settings = &self.preparation.settings;
-        let (cores, memory_mib) = machine::size(settings.safe_mode, about::cores(), about::memory_mib());
+        let (cores, memory_mib) = machine::size_of(settings);
         let program = std::fs::metadata(&qemu.system).map(|file| (file.len(), file.modified().ok()));
         let digests = files.iter().map(|file| format!("{} {}", file.role, file.digest));
         let command_line = match &image.boot {
@@ -538,12 +538,17 @@ impl Shared {
         parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// Ends a fork. The first on which something failed is kept on disk, if machines are to be kept.
+    /// Ends a fork. The first that is to stay is kept on disk.
     fn part_with(&self, fork: Fork, record: &ScenarioRecord) -> follow_up::Machine {
         let lost = fork.lost().is_some();
-        let failed = record.outcome >= Outcome::Failed && !lost && self.interrupt.reason().is_none();
+        let wanted = match self.preparation.settings.keep_vm {
+            Keep::Nothing => false,
+            Keep::Failed => record.outcome >= Outcome::Failed,
+            Keep::Always => true,
+        };
+        let wanted = wanted && !lost && self.interrupt.reason().is_none();
         let mut machine = if lost { follow_up::Machine::None } else { follow_up::Machine::Ended };
-        if failed && self.preparation.settings.keep_vm && !self.kept_fork.swap(true, Ordering::SeqCst) {
+        if wanted && !self.kept_fork.swap(true, Ordering::SeqCst) {
             let name = format!("{}/{}", self.preparation.place.session, record.name);
             match fork.keep() {
                 Ok(()) => {
@@ -770,7 +775,12 @@ impl Shared {
         let saved = self.forks.get().is_some_and(Result::is_ok);
         let alive =
             self.machine.get().is_some_and(|booted| booted.as_ref().is_ok_and(|booted| booted.lost().is_none()));
-        self.preparation.settings.keep_vm && failed && alive && !saved
+        let wanted = match self.preparation.settings.keep_vm {
+            Keep::Nothing => false,
+            Keep::Failed => failed,
+            Keep::Always => true,
+        };
+        wanted && alive && !saved
     }
 
     /// Why there was no image, or nothing was started, if so.
@@ -810,6 +820,11 @@ impl Shared {
         }
         let Some(Ok(booted)) = self.machine.get() else { return };
         match booted.way_in() {
+            Ok(mut way) if self.preparation.settings.keep_vm == Keep::Always => {
+                if let Err(error) = way.ssh.status() {
+                    tell(&format!("could not run ssh: {error}"));
+                }
+            }
             Ok(way) => {
                 let line = machine::paste_line(&way.ssh);
                 tell(&format!("the machine is kept until ^C; enter it with:\n  {line}"));

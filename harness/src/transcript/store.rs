@@ -135,6 +135,11 @@ impl Session {
         self.artifacts.join(format!("{SESSION}{}", self.name()))
     }
 
+    /// Where its transcript is, if there is one.
+    pub fn transcript(&self) -> Utf8PathBuf {
+        self.artifacts.join(format!("{TRANSCRIPT}{}.json", self.name()))
+    }
+
     fn files(&self) -> impl Iterator<Item = Utf8PathBuf> {
         FILES.iter().map(|end| self.artifacts.join(format!("{TRANSCRIPT}{}{end}", self.name())))
     }

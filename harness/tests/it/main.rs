@@ -5,6 +5,7 @@ mod flake;
 mod forgeries;
 mod nix;
 mod prune;
+mod reproduce;
 mod run;
 mod ssh;
 mod sshd;

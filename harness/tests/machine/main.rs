@@ -5,6 +5,7 @@ mod fork;
 mod kept;
 mod microguest;
 mod nix;
+mod reproduce;
 mod run;
 mod sabotage;
 #[path = "../support/mod.rs"]
