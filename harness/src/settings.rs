@@ -123,6 +123,8 @@ pub struct Settings {
     pub forks: bool,
     /// Keep a saved machine for the next run, and use one that was kept.
     pub keep_saved: bool,
+    /// A transcript, or a folder of them, that the run is held against.
+    pub baseline: Option<Utf8PathBuf>,
     /// A folder of files that the guest is handed as systemd credentials, each under its own name.
     pub credentials: Option<Utf8PathBuf>,
 }
@@ -150,6 +152,11 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
         "RAVE_KEEP_SAVED",
         "1",
         "1: keep the saved machine for later runs with a filter, which then boot nothing; 0: neither keep nor use one",
+    ),
+    (
+        "RAVE_BASELINE",
+        "none",
+        "an earlier transcript, or a folder of them: `performance` warns of what is above their band",
     ),
     ("RAVE_CREDENTIALS", "none", "a folder of files that the guest is handed as systemd credentials of these names"),
     ("RAVE_SCENARIOS", "scenarios/", "the folder of the scenario files"),
@@ -248,6 +255,7 @@ impl Settings {
             size: None,
             forks: reader.switch("RAVE_FORKS", true),
             keep_saved: reader.switch("RAVE_KEEP_SAVED", true),
+            baseline: reader.existing("RAVE_BASELINE", "is neither a transcript nor a folder of transcripts"),
             credentials: reader.folder("RAVE_CREDENTIALS"),
         };
         if reader.errors.is_empty() { Ok(settings) } else { Err(SettingErrors(reader.errors)) }
@@ -271,6 +279,7 @@ impl Settings {
             ("RAVE_KEEP_VM".to_owned(), switch(self.keep_vm != Keep::Nothing)),
             ("RAVE_FORKS".to_owned(), switch(self.forks)),
             ("RAVE_KEEP_SAVED".to_owned(), switch(self.keep_saved)),
+            ("RAVE_BASELINE".to_owned(), self.baseline.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
             (
                 "RAVE_CREDENTIALS".to_owned(),
                 self.credentials.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
@@ -326,6 +335,14 @@ impl Reader<'_> {
 
     fn path(&mut self, variable: &str) -> Option<Utf8PathBuf> {
         self.text(variable).map(|text| self.base.join(text))
+    }
+
+    fn existing(&mut self, variable: &str, wanted: &str) -> Option<Utf8PathBuf> {
+        let path = self.path(variable)?;
+        if !path.exists() {
+            self.refuse(variable, path.as_str(), wanted);
+        }
+        Some(path)
     }
 
     fn folder(&mut self, variable: &str) -> Option<Utf8PathBuf> {

@@ -2,6 +2,7 @@
 
 mod about;
 mod arguments;
+mod baseline;
 mod diagnostics;
 mod follow_up;
 mod forks;

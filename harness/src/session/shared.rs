@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use camino::{Utf8Path, Utf8PathBuf};
 
+use super::baseline::{self, Earlier, Found as FoundSoFar};
 use super::diagnostics::{self, Harvest, Suspect};
 use super::follow_up;
 use super::forks::{self, Fork, Forks};
@@ -41,6 +42,7 @@ pub struct Preparation {
     key: SigningKey,
     place: Place,
     qemu: Option<Qemu>,
+    earlier: Option<Earlier>,
     start: jiff::Timestamp,
     started: Instant,
 }
@@ -62,8 +64,10 @@ impl Preparation {
             // Whether a kernel boots under it is tried later; what fails here fails before an image is built.
             accel::probe(Requested::Kvm, qemu, &crate::vm::Boot::Disk)?;
         }
+        // Before the session takes its place: it may be the very folder.
+        let earlier = Some(baseline::read(settings.baseline.as_deref())?);
         let place = store::reserve(&settings.artifacts, start)?;
-        Ok(Self { settings, key, place, qemu, start, started })
+        Ok(Self { settings, key, place, qemu, earlier, start, started })
     }
 }
 
@@ -98,7 +102,7 @@ pub struct Shared {
     building: Mutex<Building>,
     /// How long the guest had been ready when the last health scenario held.
     healthy_after: Mutex<Option<Duration>>,
-    records: Mutex<Vec<ScenarioRecord>>,
+    found: Arc<FoundSoFar>,
     over: AtomicBool,
     kept: AtomicBool,
     /// Whether a machine that an earlier session saved will do.
@@ -161,7 +165,7 @@ impl Asked<'_> {
 impl Shared {
     /// For a run of `chosen` scenarios.
     pub fn new(
-        preparation: Preparation,
+        mut preparation: Preparation,
         runtime: tokio::runtime::Handle,
         interrupt: Arc<Interrupt>,
         chosen: &[Scenario],
@@ -175,6 +179,10 @@ impl Shared {
         facts.set("harness.scenarios", &settings.scenarios);
         facts.set("settings.safe_mode", u8::from(settings.safe_mode));
         facts.set_live("harness.rss_mib", about::peak_rss_mib);
+        let found = Arc::default();
+        if let Some(earlier) = preparation.earlier.take() {
+            baseline::offer(&facts, earlier, &found);
+        }
         let names = chosen.iter().flat_map(|scenario| &scenario.secrets);
         let mut secrets: Variables = names.map(|name| (name.clone(), random_secret())).collect();
         secrets.extend(accounts.secrets(random_secret));
@@ -195,7 +203,7 @@ impl Shared {
             beside: Arc::new(Room::new(about::cores().min(MOST_BESIDE) as usize, 0)),
             building: Mutex::default(),
             healthy_after: Mutex::default(),
-            records: Mutex::default(),
+            found,
             over: AtomicBool::new(false),
             kept: AtomicBool::new(false),
             uses_saved: false,
@@ -597,7 +605,7 @@ impl Shared {
 
     /// Keeps a record.
     pub fn record(&self, record: ScenarioRecord) {
-        lock(&self.records).push(record);
+        lock(&self.found.records).push(record);
     }
 
     fn image(&self) -> Result<&Provided, &String> {
@@ -639,7 +647,9 @@ impl Shared {
 
     /// The machine, booted when it is first asked for.
     pub fn machine(&self) -> Result<&Booted, &machine::Failure> {
-        self.machine.get_or_init(|| self.boot()).as_ref().map_err(|failure| &**failure)
+        let machine = self.machine.get_or_init(|| self.boot()).as_ref().map_err(|failure| &**failure)?;
+        self.found.machine.get_or_init(|| (machine.record.clone(), machine.profile.name.clone()));
+        Ok(machine)
     }
 
     fn boot(&self) -> Result<Booted, Box<machine::Failure>> {
@@ -706,7 +716,7 @@ impl Shared {
         let unchanged = provided.filter(|_| machine.is_some()).map(unchanged);
         let image = provided.map(|provided| record_of(provided, unchanged));
         let profile = booted.and_then(|booted| booted.as_ref().ok()).map(|booted| &booted.profile);
-        let mut records = lock(&self.records).clone();
+        let mut records = lock(&self.found.records).clone();
         records.sort_by_key(|record| record.started_ms);
         // The clock may have been set meanwhile; what passed has passed.
         let end = self.preparation.start + self.elapsed();
@@ -771,7 +781,7 @@ impl Shared {
         if self.interrupt.reason().is_some() {
             return false;
         }
-        let failed = lock(&self.records).iter().any(|record| record.outcome >= Outcome::Failed);
+        let failed = lock(&self.found.records).iter().any(|record| record.outcome >= Outcome::Failed);
         let saved = self.forks.get().is_some_and(Result::is_ok);
         let alive =
             self.machine.get().is_some_and(|booted| booted.as_ref().is_ok_and(|booted| booted.lost().is_none()));

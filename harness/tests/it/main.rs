@@ -1,5 +1,6 @@
 //! Ordinary tests of the harness, in one binary. None of them boots a machine.
 
+mod baseline;
 mod evidence;
 mod flake;
 mod forgeries;
