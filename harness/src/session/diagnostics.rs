@@ -27,7 +27,7 @@ const GUEST_WITHIN: Duration = Duration::from_secs(6);
 /// The same where the run is to end.
 const GUEST_WITHIN_AT_THE_END: Duration = Duration::from_secs(3);
 /// How much longer than that is waited for the guest.
-const GUEST_GRACE: Duration = Duration::from_secs(3);
+const GUEST_GRACE: Duration = Duration::from_millis(2500);
 /// How long QEMU may take for one answer.
 const QEMU_WITHIN: Duration = Duration::from_secs(2);
 /// The most of one part of what the guest tells, bytes.
@@ -81,8 +81,6 @@ pub fn harvest(suspect: &Suspect, folder: &Utf8Path, mask: &Mask, at_the_end: bo
         Err(error) => basket.miss("qemu.txt", chain(&error)),
     }
     basket.put("host.txt", host(outside).as_bytes());
-    basket.log("console.txt", outside.console_log(), LOG_ENDS, console::plain);
-    basket.journal(outside.journal_log());
     for name in [QMP_LOG, QEMU_LOG, COMMAND] {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         basket.log(name, &outside.evidence().join(name), LOG_ENDS, text);
@@ -92,6 +90,9 @@ pub fn harvest(suspect: &Suspect, folder: &Utf8Path, mask: &Mask, at_the_end: bo
         Ok(told) => basket.guest(told),
         Err(_) => basket.miss(GUEST, format!("it did not answer within {:.1} s", begun.elapsed().as_secs_f64())),
     }
+    // Last, since what the guest wrote before the failure is on its way for a moment.
+    basket.log("console.txt", outside.console_log(), LOG_ENDS, console::plain);
+    basket.journal(outside.journal_log());
     basket.harvest.took = begun.elapsed();
     basket.harvest
 }
