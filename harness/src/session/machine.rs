@@ -117,6 +117,23 @@ fn given_credentials(folder: &Utf8Path) -> Result<Vec<Credential>, String> {
     read().map_err(|error| format!("could not read the credentials in `{folder}`: {error}"))
 }
 
+/// What of the credentials in a folder must not be written: every line of a text but those that are no secret by their form, such as
+/// comments, and those that are so short that they are words.
+pub(super) fn secrets_of(folder: &Utf8Path) -> Vec<String> {
+    let Ok(credentials) = given_credentials(folder) else { return Vec::new() };
+    credentials
+        .iter()
+        .filter_map(|credential| std::str::from_utf8(&credential.content).ok())
+        .flat_map(secret_lines)
+        .collect()
+}
+
+fn secret_lines(text: &str) -> Vec<String> {
+    let lines = text.lines().map(str::trim);
+    let secret = |line: &&str| line.len() >= 16 && !line.starts_with('#') && !line.starts_with("-----");
+    lines.filter(secret).map(str::to_owned).collect()
+}
+
 /// Boots the image and enters it.
 ///
 /// # Errors
@@ -507,4 +524,18 @@ pub(super) fn forward(vm: &SharedVm, port: u16) -> Result<(SocketAddr, Box<dyn S
 pub fn paste_line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args()).map(std::ffi::OsStr::to_string_lossy);
     shlex::try_join(words.collect::<Vec<_>>().iter().map(AsRef::as_ref)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_credential_every_line_is_a_secret_that_looks_like_one() {
+        let age = "# created: 2026-11-25\n# public key: age1xyz0123456789\nAGE-SECRET-KEY-1QQQQQQQQQQQQ\n";
+        assert_eq!(secret_lines(age), ["AGE-SECRET-KEY-1QQQQQQQQQQQQ"]);
+        assert_eq!(secret_lines("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIE\n"), ["MC4CAQAwBQYDK2VwBCIE"]);
+        assert!(secret_lines("short\n").is_empty());
+        assert!(secrets_of("/nonexistent".into()).is_empty());
+    }
 }

@@ -187,6 +187,8 @@ impl Shared {
         let mut secrets: Variables = names.map(|name| (name.clone(), random_secret())).collect();
         secrets.extend(accounts.secrets(random_secret));
         secrets.values().for_each(|secret| mask.add(secret));
+        let credentials = preparation.settings.credentials.as_deref().map(machine::secrets_of);
+        credentials.iter().flatten().for_each(|secret| mask.add(secret));
         Self {
             preparation,
             runtime,

@@ -28,6 +28,7 @@ p={{password}}
 (exec sh -c "sleep 1000; : $p" </dev/null >/dev/null 2>&1) &
 echo "$p" >/dev/kmsg
 journal "it is $p"
+cat /run/credentials/rave.handed-in >/dev/kmsg; cat /run/credentials/rave.handed-in
 echo "$p"; head -c 5000 /dev/zero | tr '\\0' x; echo "$p" >&2
 exit 3
 """
@@ -85,6 +86,10 @@ fn command(project: &Project, readme: &str, after: &str) -> Ran {
 #[test]
 fn a_failure_leaves_all_there_is_to_see_without_secrets_and_a_pass_leaves_nothing() {
     let project = project("ok", &[("health/leaks", LEAKS), ("security/true", TRUE)]);
+    let credentials = project.path("credentials");
+    std::fs::create_dir(&credentials).unwrap();
+    std::fs::write(credentials.join("rave.handed-in"), "# a comment\nHANDED-IN-KEY-0123456789\n").unwrap();
+    let project = project.set("RAVE_CREDENTIALS", &credentials);
     let ran = project.hermetic(&["run"]);
     ran.check(101, &["health::leaks: what there is to see, and what to do next: "]);
     nothing_left(&project);
@@ -110,13 +115,14 @@ fn a_failure_leaves_all_there_is_to_see_without_secrets_and_a_pass_leaves_nothin
     }
     assert!(std::fs::read(leaks.join("diagnostics/screenshot.png")).unwrap().starts_with(b"\x89PNG"));
     assert!(text(&leaks, "result.json").contains("health::leaks"));
-    assert!(text(&leaks, "02-stdout").starts_with("[masked]\n"));
+    assert!(text(&leaks, "02-stdout").starts_with("# a comment\n[masked]\n[masked]\n"));
     cost(&leaks);
 
     let secret = std::fs::read_to_string(project.path("the-secret")).unwrap();
     assert!(secret.len() >= 32);
     let mut grep = Command::new("grep");
-    let found = grep.args(["-rl", &secret]).arg(project.path("artifacts")).output().unwrap();
+    let found =
+        grep.args(["-rl", "-e", &secret, "-e", "HANDED-IN-KEY"]).arg(project.path("artifacts")).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");
     assert!(!ran.stdout.contains(&secret) && !ran.stderr.contains(&secret));
 
