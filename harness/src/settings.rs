@@ -123,6 +123,8 @@ pub struct Settings {
     pub forks: bool,
     /// Keep a saved machine for the next run, and use one that was kept.
     pub keep_saved: bool,
+    /// Break on purpose, when all has been asked, what the scenarios ask about.
+    pub sabotage: bool,
     /// A transcript, or a folder of them, that the run is held against.
     pub baseline: Option<Utf8PathBuf>,
     /// A folder of files that the guest is handed as systemd credentials, each under its own name.
@@ -157,6 +159,11 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
         "RAVE_BASELINE",
         "none",
         "an earlier transcript, or a folder of them: `performance` warns of what is above their band",
+    ),
+    (
+        "RAVE_SABOTAGE",
+        "0",
+        "1: then break what the scenarios ask about, one thing at a time, and say in the transcript which steps noticed; fails if one never did",
     ),
     ("RAVE_CREDENTIALS", "none", "a folder of files that the guest is handed as systemd credentials of these names"),
     ("RAVE_SCENARIOS", "scenarios/", "the folder of the scenario files"),
@@ -254,6 +261,7 @@ impl Settings {
             keep_vm: if reader.switch("RAVE_KEEP_VM", false) { Keep::Failed } else { Keep::Nothing },
             size: None,
             forks: reader.switch("RAVE_FORKS", true),
+            sabotage: reader.switch("RAVE_SABOTAGE", false),
             keep_saved: reader.switch("RAVE_KEEP_SAVED", true),
             baseline: reader.existing("RAVE_BASELINE", "is neither a transcript nor a folder of transcripts"),
             credentials: reader.folder("RAVE_CREDENTIALS"),
@@ -280,6 +288,7 @@ impl Settings {
             ("RAVE_FORKS".to_owned(), switch(self.forks)),
             ("RAVE_KEEP_SAVED".to_owned(), switch(self.keep_saved)),
             ("RAVE_BASELINE".to_owned(), self.baseline.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
+            ("RAVE_SABOTAGE".to_owned(), switch(self.sabotage)),
             (
                 "RAVE_CREDENTIALS".to_owned(),
                 self.credentials.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),

@@ -57,7 +57,8 @@ pub fn can_build(sources: &Sources<'_>, installable: &str) -> Result<(), String>
     let dry_run = || -> Result<String, ImageError> {
         find(sources)?;
         let mut command = build_command(sources, installable);
-        command.arg("--dry-run");
+        // Five attempts are usual: without a network each run would wait nine seconds for them.
+        command.args(["--dry-run", "--option", "download-attempts", "2"]);
         let limits = Limits { progress: &|_| {}, ..limits(sources, DRY_RUN_LIMIT) };
         build::run(command, &limits).map_err(|source| NixError::failed(installable, source))
     };

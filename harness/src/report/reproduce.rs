@@ -12,7 +12,7 @@ use crate::transcript::model::{AnswerRecord, MachineRecord, ScenarioRecord, Tran
 /// As much of a line as is shown of an answer that differs, characters.
 const SHOWN: usize = 120;
 /// Settings that do not change what is asked, and where.
-const INDIFFERENT: [&str; 9] = [
+const INDIFFERENT: [&str; 10] = [
     "DEBUG",
     "RAVE_ACCEL",
     "RAVE_ARTIFACTS",
@@ -20,6 +20,7 @@ const INDIFFERENT: [&str; 9] = [
     "RAVE_IMAGE",
     "RAVE_KEEP_SAVED",
     "RAVE_KEEP_VM",
+    "RAVE_SABOTAGE",
     "RAVE_SCENARIOS",
     "RAVE_SIGNING_KEY",
 ];

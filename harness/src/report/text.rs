@@ -91,10 +91,12 @@ pub fn summary(transcript: &Transcript) -> String {
         .image_digest
         .as_ref()
         .map_or_else(|| "no image".to_owned(), |digest| format!("{} {digest}", transcript.rave_version));
+    let sensitivity = transcript.sensitivity.as_ref().map(|sensitivity| format!("; {}", sensitivity.summary));
     format!(
-        "{}{reasons}: {}; {image}; {machine}; {stand_ins} verified on a stand-in only",
+        "{}{reasons}: {}; {image}; {machine}; {stand_ins} verified on a stand-in only{}",
         transcript.overall_status.word(),
         counts.collect::<Vec<_>>().join(", "),
+        sensitivity.unwrap_or_default(),
     )
 }
 

@@ -6,10 +6,16 @@ use crate::scenario::file;
 use crate::scenario::model::{Requires, Scenario};
 use crate::settings::Settings;
 
-/// No scenario's name contains any of the words.
+/// Nothing was chosen.
 #[derive(Debug, thiserror::Error)]
-#[error("no scenario's name contains any of: {0}")]
-pub struct NothingChosen(pub(super) String);
+pub enum NothingChosen {
+    /// No scenario's name contains any of the words.
+    #[error("no scenario's name contains any of: {0}")]
+    Scenarios(String),
+    /// No sabotage's name contains the text.
+    #[error("no sabotage of these scenarios has `{0}` in its name")]
+    Sabotages(String),
+}
 
 /// Prints name, needs and summary of every scenario whose name contains one of the words, or of all.
 ///
@@ -22,7 +28,7 @@ pub fn list(words: &[String]) -> anyhow::Result<()> {
         scenarios.iter().filter(|scenario| words.is_empty() || words.iter().any(|word| scenario.name.contains(word)));
     let chosen: Vec<_> = chosen.collect();
     if chosen.is_empty() {
-        return Err(NothingChosen(words.join(", ")).into());
+        return Err(NothingChosen::Scenarios(words.join(", ")).into());
     }
     let lines = chosen.into_iter().map(line).collect::<String>();
     // Whoever looks only at the beginning (`| head`) has seen what they wanted.

@@ -18,7 +18,7 @@ use crate::settings::{DEFAULT_INSTALLABLE, ImageChoice, Keep, MachineSize, Setti
 use crate::transcript::model::{ImageRecord, MachineRecord, ScenarioRecord, Transcript};
 
 /// Settings of the recorded run that are not taken over: what it was about is looked up, and what it left is its own.
-const NOT_TAKEN_OVER: [&str; 9] = [
+const NOT_TAKEN_OVER: [&str; 10] = [
     "DEBUG",
     "RAVE_ACCEL",
     "RAVE_ARTIFACTS",
@@ -26,6 +26,7 @@ const NOT_TAKEN_OVER: [&str; 9] = [
     "RAVE_IMAGE",
     "RAVE_KEEP_SAVED",
     "RAVE_KEEP_VM",
+    "RAVE_SABOTAGE",
     "RAVE_SIGNING_KEY",
     "RAVE_SIGNING_KEY_PASSWORD_FILE",
 ];

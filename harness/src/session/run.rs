@@ -10,6 +10,7 @@ use camino::Utf8Path;
 use libtest_mimic::{Completion, Failed, Trial};
 
 use super::arguments::RunArguments;
+use super::sabotage;
 use super::schedule::{Schedule, Turn};
 use super::shared::{Preparation, Shared};
 use crate::interrupt::{Interrupt, tell};
@@ -130,6 +131,7 @@ pub(super) fn run(
     let shared = Arc::new(shared);
     runtime.spawn(watch_deadline(Arc::clone(&shared)));
     let schedule = Arc::new(Schedule::new(chosen.iter().map(Turn::of)));
+    let to_break = if shared.breaks() { chosen.clone() } else { Vec::new() };
     let trials = chosen.into_iter().map(|scenario| trial(scenario, &shared, &schedule)).chain(left).collect();
     let mut libtest = arguments.libtest.clone();
     // Plain lines where nobody looks on, in the order in which scenarios end.
@@ -137,7 +139,8 @@ pub(super) fn run(
     // libtest's printer panics when nobody reads its output any more; what was found is written all the same.
     let conclusion = catch_unwind(AssertUnwindSafe(|| libtest_mimic::run(&libtest, trials)));
     let failed = conclusion.map_or(true, |conclusion| conclusion.has_failed());
-    let transcript = shared.finish(filters);
+    let sensitivity = shared.breaks().then(|| sabotage::all(&shared, &to_break));
+    let transcript = shared.finish(filters, sensitivity);
     let sealed = write(shared.place(), shared.key(), shared.mask(), &transcript)?;
     tell(&report::text::summary(&sealed));
     shared.say_where();

@@ -26,15 +26,14 @@ use crate::scenario::model::{
 use crate::scenario::runner::{self, Breach, Context, Target, milliseconds};
 use crate::settings::Settings;
 use crate::transcript::model::{
-    Outcome, SabotageRecord, ScenarioRecord, ScenarioSensitivity, Sensitivity, SensitivityRecord, SensitivitySummary,
-    StepSensitivity,
+    Outcome, SabotageRecord, ScenarioRecord, ScenarioSensitivity, Sensitivity, SensitivityRecord, StepSensitivity,
 };
 
 /// How long a sabotage's own commands may take.
 const BREAK_WITHIN: Duration = Duration::from_secs(60);
 /// A step that waits may do so for this many times what it needed when nothing was broken, and the time below.
 const PATIENCE_TIMES: u32 = 3;
-const PATIENCE_MORE: Duration = Duration::from_secs(5);
+const PATIENCE_MORE: Duration = Duration::from_secs(2);
 
 /// Breaks and asks the scenarios whose name contains one of the words, or all; prints what came of it. `only`: a part of the name
 /// of sabotages, and no others are carried out.
@@ -47,12 +46,14 @@ pub fn sabotage(words: &[String], only: Option<&str>, json: bool) -> anyhow::Res
     let chosen = |scenario: &Scenario| words.is_empty() || words.iter().any(|word| scenario.name.contains(word));
     let mut scenarios: Vec<_> = scenarios.into_iter().filter(chosen).collect();
     if scenarios.is_empty() {
-        return Err(NothingChosen(words.join(", ")).into());
+        return Err(NothingChosen::Scenarios(words.join(", ")).into());
     }
     if let Some(part) = only {
         scenarios.iter_mut().for_each(|scenario| scenario.sabotages.retain(|sabotage| sabotage.name.contains(part)));
         scenarios.retain(|scenario| !scenario.sabotages.is_empty());
-        anyhow::ensure!(!scenarios.is_empty(), "no sabotage of these scenarios has `{part}` in its name");
+        if scenarios.is_empty() {
+            return Err(NothingChosen::Sabotages(part.to_owned()).into());
+        }
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let interrupt = Arc::new(Interrupt::default());
@@ -65,18 +66,18 @@ pub fn sabotage(words: &[String], only: Option<&str>, json: bool) -> anyhow::Res
         shared.forks_now().map_err(|why| anyhow::anyhow!(why))?;
     }
     let record = all(&shared, &scenarios);
+    // Where one is chosen, the others are not missing.
+    let record = if only.is_some() { record.without_unseen() } else { record };
     shared.end_machine();
     if json {
         println!("{}", serde_json::to_string_pretty(&record)?);
     } else {
         print!("{}", text(&record));
     }
-    let SensitivitySummary { unseen, unexpected, .. } = record.summary;
-    let unbroken = record.scenarios.iter().all(|scenario| scenario.unbroken <= Outcome::Warned);
     Ok(match interrupt.reason() {
         Some(_) => Ended::CouldNotRun,
-        None if unexpected > 0 || !unbroken || (unseen > 0 && only.is_none()) => Ended::Failed,
-        None => Ended::Passed,
+        None if record.complete() => Ended::Passed,
+        None => Ended::Failed,
     })
 }
 
@@ -106,7 +107,7 @@ pub fn all(shared: &Shared, scenarios: &[Scenario]) -> SensitivityRecord {
         }
     });
     let scenarios: Vec<_> = done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect();
-    SensitivityRecord { summary: summary(&scenarios), scenarios }
+    SensitivityRecord::of(scenarios)
 }
 
 fn one(shared: &Shared, scenario: &Scenario) -> ScenarioSensitivity {
@@ -142,7 +143,10 @@ fn one(shared: &Shared, scenario: &Scenario) -> ScenarioSensitivity {
             sensitivity.sabotages.push(judged);
         }
     }
-    sensitivity.steps = steps(scenario, baseline.as_ref(), &sensitivity.sabotages);
+    // What this guest does not have cannot be broken there.
+    let elsewhere = sensitivity.unbroken == Outcome::Skipped && !scenario.sabotages.is_empty();
+    let elsewhere = elsewhere.then_some(sensitivity.reason.as_str());
+    sensitivity.steps = steps(scenario, baseline.as_ref(), &sensitivity.sabotages, elsewhere);
     sensitivity
 }
 
@@ -353,7 +357,13 @@ fn judge(
     judged
 }
 
-fn steps(scenario: &Scenario, baseline: Option<&ScenarioRecord>, sabotages: &[SabotageRecord]) -> Vec<StepSensitivity> {
+/// What is said of each step. `elsewhere`: why the scenario can be asked on other guests only.
+fn steps(
+    scenario: &Scenario,
+    baseline: Option<&ScenarioRecord>,
+    sabotages: &[SabotageRecord],
+    elsewhere: Option<&str>,
+) -> Vec<StepSensitivity> {
     let step = |(index, step): (usize, &crate::scenario::model::Step)| {
         let seen_after = sabotages.iter().filter(|record| {
             let declared = scenario.sabotages.iter().find(|sabotage| sabotage.name == record.name);
@@ -364,6 +374,7 @@ fn steps(scenario: &Scenario, baseline: Option<&ScenarioRecord>, sabotages: &[Sa
         let seen_after: Vec<_> = seen_after.map(|record| record.name.clone()).collect();
         let unbroken = baseline.and_then(|baseline| baseline.steps.get(index));
         let skipped = unbroken.filter(|record| record.outcome == Outcome::Skipped).map(|record| record.reason.clone());
+        let skipped = skipped.or_else(|| elsewhere.map(str::to_owned));
         let (verdict, reason) = match (seen_after.is_empty(), &step.unbreakable, skipped) {
             (false, _, _) => (Sensitivity::Seen, String::new()),
             (true, Some(reason), _) => (Sensitivity::Unbreakable, reason.clone()),
@@ -373,29 +384,6 @@ fn steps(scenario: &Scenario, baseline: Option<&ScenarioRecord>, sabotages: &[Sa
         StepSensitivity { name: step.name.clone(), line: step.line, verdict, seen_after, reason }
     };
     scenario.steps.iter().enumerate().map(step).collect()
-}
-
-fn summary(scenarios: &[ScenarioSensitivity]) -> SensitivitySummary {
-    let mut summary = SensitivitySummary::default();
-    for scenario in scenarios {
-        // What this guest does not have cannot be broken there.
-        let elsewhere = scenario.unbroken == Outcome::Skipped && !scenario.sabotages.is_empty();
-        for step in &scenario.steps {
-            summary.steps += 1;
-            *match step.verdict {
-                Sensitivity::Seen => &mut summary.seen,
-                Sensitivity::Unbreakable => &mut summary.unbreakable,
-                Sensitivity::Skipped => &mut summary.skipped,
-                Sensitivity::Unseen if elsewhere => &mut summary.skipped,
-                Sensitivity::Unseen => &mut summary.unseen,
-            } += 1;
-        }
-        for sabotage in &scenario.sabotages {
-            summary.sabotages += 1;
-            summary.unexpected += u64::from(!sabotage.as_declared);
-        }
-    }
-    summary
 }
 
 /// For people: what was never seen to fail, what came otherwise than declared, and the sums.
@@ -436,11 +424,6 @@ fn text(record: &SensitivityRecord) -> String {
             );
         }
     }
-    let SensitivitySummary { steps, seen, unbreakable, skipped, unseen, sabotages, unexpected } = record.summary;
-    let _ = writeln!(
-        text,
-        "sensitivity: of {steps} steps {seen} were seen to fail, {unbreakable} cannot, {skipped} were skipped, {unseen} never were; \
-         {unexpected} of {sabotages} sabotages came otherwise than declared"
-    );
+    let _ = writeln!(text, "sensitivity: {}", record.summary);
     text
 }

@@ -11,7 +11,7 @@ use crate::interrupt::tell;
 use crate::report;
 use crate::scenario::mask::Mask;
 use crate::settings::{KeyChoice, Settings};
-use crate::transcript::model::{OverallStatus, PartRecord, TestSummary, Transcript};
+use crate::transcript::model::{OverallStatus, PartRecord, SensitivityRecord, TestSummary, Transcript};
 use crate::transcript::sign::SigningKey;
 use crate::transcript::{store, verify};
 
@@ -105,6 +105,10 @@ fn join(mut parts: Vec<Part>) -> anyhow::Result<Transcript> {
         }
         let began: jiff::Timestamp = part.start_time.parse().context("start_time")?;
         let later = u64::try_from(began.duration_since(start).as_millis()).unwrap_or_default();
+        if let Some(part) = part.sensitivity.clone() {
+            let known = joined.sensitivity.take().map(|known| known.scenarios).unwrap_or_default();
+            joined.sensitivity = Some(SensitivityRecord::of([known, part.scenarios].concat()));
+        }
         for mut record in part.results().cloned().collect::<Vec<_>>() {
             let known = joined.results().any(|known| known.name == record.name);
             ensure!(!known, "`{}` is there twice: also in `{other}`", record.name);

@@ -28,8 +28,8 @@ use crate::scenario::model::{On, Phase, Requires, Scenario, Variables};
 use crate::scenario::runner::{self, Context, Target};
 use crate::settings::{AccelChoice, Keep, KeyChoice, Settings};
 use crate::transcript::model::{
-    FileRecord, ForksRecord, ImageRecord, MachineRecord, Outcome, OverallStatus, SCHEMA, ScenarioRecord, TestSummary,
-    Transcript,
+    FileRecord, ForksRecord, ImageRecord, MachineRecord, Outcome, OverallStatus, SCHEMA, ScenarioRecord,
+    SensitivityRecord, TestSummary, Transcript,
 };
 use crate::transcript::sign::SigningKey;
 use crate::transcript::store::{self, Place};
@@ -219,6 +219,11 @@ impl Shared {
     /// The same, where a machine that an earlier session saved will do: nothing is asked of one that has just been booted.
     pub fn using_saved(self) -> Self {
         Self { uses_saved: self.preparation.settings.keep_saved && self.preparation.settings.forks, ..self }
+    }
+
+    /// Whether what the scenarios ask about is broken when all has been asked.
+    pub fn breaks(&self) -> bool {
+        self.preparation.settings.sabotage
     }
 
     /// Asks one scenario, after making ready what it needs. Beside what is kept of one that failed lies what one does next.
@@ -693,7 +698,7 @@ impl Shared {
     }
 
     /// Ends the machine unless it is to be kept, looks at the image again, and puts everything that was found into an unsigned transcript.
-    pub fn finish(&self, filters: Vec<String>) -> Transcript {
+    pub fn finish(&self, filters: Vec<String>, sensitivity: Option<SensitivityRecord>) -> Transcript {
         let settings = &self.preparation.settings;
         self.over.store(true, Ordering::SeqCst);
         let booted = self.machine.get();
@@ -748,6 +753,7 @@ impl Shared {
             end_to_end_tests: Vec::new(),
             performance_metrics: Vec::new(),
             security_validation: Vec::new(),
+            sensitivity,
             parts: Vec::new(),
             signing_key: self.preparation.key.record(),
             signature: None,
@@ -766,6 +772,9 @@ impl Shared {
         if let Some(why) = self.why_not_run() {
             transcript.overall_status = OverallStatus::Failed;
             transcript.reasons.push(self.mask.text(&why));
+        }
+        if let Some(sensitivity) = transcript.sensitivity.as_ref().filter(|sensitivity| !sensitivity.complete()) {
+            transcript.reasons.push(format!("not every question was seen to notice: {}", sensitivity.summary));
         }
         let TestSummary { passed, warned, failed, errored, .. } = transcript.test_summary;
         if passed + warned + failed + errored == 0 {

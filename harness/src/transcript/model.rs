@@ -1,6 +1,7 @@
 //! What a transcript says. Integers only; times are RFC 3339 in UTC; every field is documented with its unit.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ pub const SCHEMA: u64 = 2;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Transcript {
-    /// The version of this format: 1, or 2, which added forks.
+    /// The version of this format: 1, or 2, which added forks and sensitivity.
     pub schema: u64,
     /// `spinup-YYYYMMDD-HHMMSS`, with `-N` where two sessions began in one second.
     pub test_session_id: String,
@@ -62,6 +63,9 @@ pub struct Transcript {
     pub performance_metrics: Vec<ScenarioRecord>,
     /// Results of the phase `security`.
     pub security_validation: Vec<ScenarioRecord>,
+    /// Whether the questions notice what they ask about, where the run was told to find out (`RAVE_SABOTAGE=1`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sensitivity: Option<SensitivityRecord>,
     /// The transcripts this one was joined from; empty for one run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<PartRecord>,
@@ -116,8 +120,9 @@ impl Transcript {
     pub fn status_of_results(&self) -> OverallStatus {
         let summary = TestSummary::of(self.results());
         let TestSummary { total_tests: _, passed, failed, warned, errored, skipped: _ } = summary;
+        let deaf = self.sensitivity.as_ref().is_some_and(|sensitivity| !sensitivity.complete());
         // A run in which nothing was asked has shown nothing.
-        if failed + errored > 0 || passed + warned == 0 {
+        if deaf || failed + errored > 0 || passed + warned == 0 {
             OverallStatus::Failed
         } else if warned > 0 {
             OverallStatus::Warning
@@ -147,7 +152,7 @@ pub enum OverallStatus {
     Success,
     /// As above, with warnings.
     Warning,
-    /// At least one failed or could not be asked, or none was asked.
+    /// At least one failed or could not be asked, none was asked, or one was to be seen to fail and was not.
     Failed,
     /// The run was cut short.
     Aborted,
@@ -474,6 +479,51 @@ pub struct SensitivityRecord {
     pub scenarios: Vec<ScenarioSensitivity>,
 }
 
+impl SensitivityRecord {
+    /// With the counts that follow from the scenarios.
+    pub fn of(scenarios: Vec<ScenarioSensitivity>) -> Self {
+        Self { summary: SensitivitySummary::of(&scenarios), scenarios }
+    }
+
+    /// As if no step were there that no sabotage names.
+    pub fn without_unseen(self) -> Self {
+        let mut scenarios = self.scenarios;
+        for scenario in &mut scenarios {
+            scenario.steps.retain(|step| step.verdict != Sensitivity::Unseen);
+        }
+        Self::of(scenarios)
+    }
+
+    /// Whether every step was seen to fail that can, and all came as declared.
+    pub fn complete(&self) -> bool {
+        let SensitivitySummary { unseen, unexpected, .. } = self.summary;
+        let held = |scenario: &ScenarioSensitivity| scenario.unbroken <= Outcome::Warned;
+        unseen + unexpected == 0
+            && self.scenarios.iter().all(|scenario| held(scenario) || scenario.unbroken == Outcome::Skipped)
+    }
+}
+
+impl SensitivitySummary {
+    /// Counts over all steps and sabotages of the scenarios.
+    pub fn of(scenarios: &[ScenarioSensitivity]) -> Self {
+        let mut summary = Self::default();
+        for step in scenarios.iter().flat_map(|scenario| &scenario.steps) {
+            summary.steps += 1;
+            *match step.verdict {
+                Sensitivity::Seen => &mut summary.seen,
+                Sensitivity::Unbreakable => &mut summary.unbreakable,
+                Sensitivity::Skipped => &mut summary.skipped,
+                Sensitivity::Unseen => &mut summary.unseen,
+            } += 1;
+        }
+        for sabotage in scenarios.iter().flat_map(|scenario| &scenario.sabotages) {
+            summary.sabotages += 1;
+            summary.unexpected += u64::from(!sabotage.as_declared);
+        }
+        summary
+    }
+}
+
 /// Counts of steps and sabotages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -492,6 +542,17 @@ pub struct SensitivitySummary {
     pub sabotages: u64,
     /// Sabotages after which something else happened than they declare.
     pub unexpected: u64,
+}
+
+impl fmt::Display for SensitivitySummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { steps, seen, unbreakable, skipped, unseen, sabotages, unexpected } = self;
+        write!(
+            f,
+            "of {steps} steps {seen} were seen to fail, {unbreakable} cannot, {skipped} were skipped, {unseen} never were; \
+             {unexpected} of {sabotages} sabotages came otherwise than declared"
+        )
+    }
 }
 
 /// One scenario and what was broken under it.

@@ -32,6 +32,7 @@ pub struct Policy {
     stand_ins: BTreeSet<String>,
     dirty: bool,
     filtered: bool,
+    sensitivity: bool,
     required: Vec<String>,
     warnings: Vec<Allowed>,
     skips: Vec<Allowed>,
@@ -65,6 +66,8 @@ struct PolicyFile {
     dirty: bool,
     #[serde(default)]
     filtered: bool,
+    #[serde(default)]
+    sensitivity: bool,
     #[serde(default)]
     required: Vec<Spanned<String>>,
     #[serde(default, rename = "stand_in")]
@@ -163,6 +166,7 @@ impl Reader<'_> {
             any_stand_in,
             dirty,
             filtered,
+            sensitivity,
             required,
             stand_ins,
             warnings,
@@ -186,6 +190,7 @@ impl Reader<'_> {
             stand_ins: stand_ins.into_iter().map(|stand_in| self.stand_in(stand_in)).collect(),
             dirty,
             filtered,
+            sensitivity,
             required: required.into_iter().map(Spanned::into_inner).collect(),
             warnings: warnings.into_iter().map(|warning| self.allowed(warning)).collect(),
             skips,
@@ -334,6 +339,9 @@ impl Policy {
             let found = if harness.git_dirty.is_none() { "is not known" } else { "had changes" };
             refuse(format!("the checkout of the harness {found}"));
         }
+        if self.sensitivity && transcript.sensitivity.is_none() {
+            refuse("nobody looked whether its questions notice what they ask about (RAVE_SABOTAGE=1)".to_owned());
+        }
         if !filters.is_empty() && !self.filtered {
             refuse(format!("the run was filtered: {}", filters.join(" ")));
         }
@@ -384,7 +392,7 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transcript::model::{MismatchRecord, ScenarioRecord};
+    use crate::transcript::model::{MismatchRecord, ScenarioRecord, Sensitivity};
     use crate::transcript::sample;
 
     fn policy(text: &str) -> Policy {
@@ -456,6 +464,7 @@ mod tests {
             origins = ["fork"]
             oldest = "30m"
             required = ["oidc", "health::nginx"]
+            sensitivity = true
         "#;
         let expected = [
             "the status is FAILED",
@@ -467,6 +476,7 @@ mod tests {
             "`boot::ready` was asked on a cold machine",
             "`nginx` is a stand-in: nginx 1.26",
             "the checkout of the harness had changes",
+            "nobody looked whether its questions notice",
             "the run was filtered: nginx",
             "`oidc` is required",
         ];
@@ -478,6 +488,8 @@ mod tests {
             transcript.profile.as_mut().unwrap().capabilities.get_mut("nginx").unwrap().stand_in = true;
         };
         check(strict, change, &expected);
+        let seen = |transcript: &mut Transcript| transcript.sensitivity = Some(sample::sensitivity(Sensitivity::Seen));
+        check("sensitivity = true", seen, &[]);
         check("dirty = true\nany_stand_in = true\nfiltered = true", change, &["the status is FAILED"]);
     }
 

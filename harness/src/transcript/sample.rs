@@ -88,6 +88,7 @@ pub fn transcript() -> Transcript {
         end_to_end_tests: Vec::new(),
         performance_metrics: Vec::new(),
         security_validation: Vec::new(),
+        sensitivity: None,
         parts: Vec::new(),
         signing_key: SigningKeyRecord { public_key: String::new(), ephemeral: true },
         signature: None,
@@ -145,4 +146,18 @@ pub fn scenario(name: &str) -> ScenarioRecord {
         took_ms: 15,
         steps: vec![step],
     }
+}
+
+/// One scenario of which one step was asked with something broken.
+pub fn sensitivity(verdict: Sensitivity) -> SensitivityRecord {
+    let step =
+        StepSensitivity { name: "it answers".into(), line: 3, verdict, seen_after: Vec::new(), reason: String::new() };
+    SensitivityRecord::of(vec![ScenarioSensitivity {
+        name: "health::nginx".into(),
+        file: "scenarios/health/nginx.toml".into(),
+        unbroken: Outcome::Passed,
+        reason: String::new(),
+        steps: vec![step],
+        sabotages: Vec::new(),
+    }])
 }

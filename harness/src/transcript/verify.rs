@@ -8,7 +8,10 @@ use minisign::{PublicKey, PublicKeyBox, SignatureBox};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::model::{Outcome, OverallStatus, SCHEMA, ScenarioRecord, StepRecord, StreamRecord, TestSummary, Transcript};
+use super::model::{
+    Outcome, OverallStatus, SCHEMA, ScenarioRecord, SensitivitySummary, StepRecord, StreamRecord, TestSummary,
+    Transcript,
+};
 use super::{canonical, sign};
 use crate::hex;
 
@@ -269,7 +272,8 @@ fn check_version(transcript: &Transcript, findings: &mut Findings) {
     let machine = transcript.machine.as_ref();
     let forks = machine.is_some_and(|machine| machine.forks.is_some() || machine.ready_at.is_some())
         || transcript.results().any(|record| record.fork.is_some());
-    findings.unless(transcript.schema >= 2 || !forks, Check::Schema, || {
+    let newer = forks || transcript.sensitivity.is_some();
+    findings.unless(transcript.schema >= 2 || !newer, Check::Schema, || {
         format!("it has schema {}, and fields of schema 2", transcript.schema)
     });
 }
@@ -280,6 +284,12 @@ fn check_status(transcript: &Transcript, findings: &mut Findings) {
     findings.unless(counted == transcript.test_summary, Check::Summary, || {
         format!("the summary says {}, the results say {}", counts(&transcript.test_summary), counts(&counted))
     });
+    if let Some(sensitivity) = &transcript.sensitivity {
+        let counted = SensitivitySummary::of(&sensitivity.scenarios);
+        findings.unless(counted == sensitivity.summary, Check::Summary, || {
+            format!("the sensitivity's summary says {}, its scenarios say {counted}", sensitivity.summary)
+        });
+    }
     let (status, follows) = (transcript.overall_status, transcript.status_of_results());
     let worse = matches!(status, OverallStatus::Aborted | OverallStatus::Failed);
     findings.unless(worse || status == follows, Check::Status, || {
@@ -491,6 +501,7 @@ fn is_whole(stream: &StreamRecord) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transcript::model::Sensitivity;
     use crate::transcript::sample;
     use crate::transcript::sign::{Sealed, SigningKey, seal};
 
@@ -556,6 +567,20 @@ mod tests {
         check(|transcript| transcript.image_digest = Some("sha256:00".into()), "image_digest is not the digest");
         check(|transcript| transcript.image.as_mut().unwrap().unchanged_after_run = Some(false), "the image changed");
         check(|transcript| transcript.machine.as_mut().unwrap().failure = Some("gone".into()), "the machine was lost");
+        let deaf =
+            |transcript: &mut Transcript| transcript.sensitivity = Some(sample::sensitivity(Sensitivity::Unseen));
+        check(deaf, "the status is SUCCESS, the results say FAILED");
+        let edited = |transcript: &mut Transcript| {
+            let mut sensitivity = sample::sensitivity(Sensitivity::Unseen);
+            (sensitivity.summary.seen, sensitivity.summary.unseen) = (1, 0);
+            transcript.sensitivity = Some(sensitivity);
+        };
+        check(edited, "the sensitivity's summary says of 1 steps 1 were seen to fail");
+        let older = |transcript: &mut Transcript| {
+            transcript.schema = 1;
+            transcript.sensitivity = Some(sample::sensitivity(Sensitivity::Seen));
+        };
+        check(older, "it has schema 1, and fields of schema 2");
         check(|transcript| transcript.schema = 3, "it has schema 3");
         check(|transcript| transcript.schema = 1, "it has schema 1, and fields of schema 2");
         check(|transcript| transcript.image.as_mut().unwrap().unchanged_after_run = None, "was not looked at again");

@@ -212,6 +212,61 @@ fn a_guest_that_cannot_be_forked_is_shared_and_that_is_said() {
 }
 
 #[test]
+fn a_machine_with_a_device_that_cannot_be_saved_is_shared_and_that_is_said() {
+    let project = project("ok", &[("health/true", TRUE), ("security/true", TRUE)]);
+    let qemu = which::which("qemu-system-x86_64").unwrap();
+    let bin = project.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let wrapper = bin.join("qemu-system-x86_64");
+    // Its migration is blocked in QEMU itself. A machine without an identity is a question about QEMU.
+    let script = format!(
+        "#!/bin/sh\nfor word; do [ \"$word\" = -name ] && set -- \"$@\" -device nvme,serial=1 && break; done\nexec {} \"$@\"\n",
+        qemu.display()
+    );
+    std::fs::write(&wrapper, script).unwrap();
+    std::fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let ran = Ran::from(project.command(&["run"]).env("PATH", path).output().unwrap());
+    ran.check(0, &["forks: none; all scenarios are asked on one machine (not x-ignore-shared: ", "nvme", "2 passed"]);
+    assert_eq!(project.transcript()["machine"]["forks"]["method"], "none");
+    nothing_left(&project);
+}
+
+#[test]
+fn a_folder_in_memory_that_is_too_small_is_named_before_anything_is_started() {
+    let project = project("ok", &[("boot/true", TRUE)]);
+    let run = "mount -t tmpfs -o size=64m tmpfs \"$TMPDIR\" && exec \"$0\" run";
+    let own = project.command(&[]);
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", run]).arg(own.get_program()).current_dir(project.path(""));
+    for (name, value) in own.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let ran = Ran::from(command.output().unwrap());
+    ran.check(1, &[" MiB free; the machine's memory and disk may need ", "(TMPDIR chooses another folder)"]);
+    nothing_left(&project);
+}
+
+#[test]
+fn a_run_that_is_killed_while_it_saves_or_forks_leaves_nothing() {
+    let project = project("ok", &[("health/true", TRUE)]).set("DEBUG", "1");
+    for moment in ["\"execute\":\"migrate\"", "\"execute\":\"migrate-incoming\""] {
+        let mut run = start(&project, &["run"]);
+        wait_for(&project, moment);
+        kill_process(Pid::from_child(&run), Signal::KILL).unwrap();
+        run.wait().unwrap();
+        nothing_left(&project);
+    }
+    // Neither of them left a transcript, nor anything that hinders the next.
+    project.hermetic(&["run"]).check(0, &["SUCCESS: 1 passed"]);
+    nothing_left(&project);
+    assert_eq!(project.transcript()["overall_status"], "SUCCESS");
+}
+
+#[test]
 fn a_guest_that_does_not_come_up_is_diagnosed_once_and_nothing_passes() {
     let project = project("panic", &[("boot/true", TRUE), ("health/true", TRUE)]);
     let ran = project.hermetic(&["run"]);

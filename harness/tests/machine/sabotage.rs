@@ -44,11 +44,13 @@ unbreakable = "it would not be a machine"
 name   = "the server is stopped"
 run    = "killall stunnel; killall httpd"
 errors = ["the page is served"]
+within = "1s"
 
 [[sabotage]]
 name   = "the page is gone"
 run    = "rm /www/health.json"
 fails  = ["the page is served"]
+within = "1s"
 
 [[sabotage]]
 name  = "the disk cannot be written"
@@ -65,6 +67,7 @@ fails  = ["that is served"]
 name  = "no page can be made"
 run   = "rm -r /www"
 fails = ["the page is served", "and on a page"]
+within = "1s"
 
 [[sabotage]]
 name  = "it was slow"
@@ -184,10 +187,37 @@ fn what_needs_no_machine_is_broken_without_one() {
     ran.check(101, &["skipped: it has no sabotage", "NEVER SEEN"]);
     assert!(!ran.stderr.contains("machine: booting"), "{}", ran.stderr);
     let only = |part: &str| {
-        let ran = project.command(&["sabotage", "--only", part, "image"]).output().unwrap();
-        crate::support::Ran::from(ran)
+        let mut command = project.command(&["sabotage", "--only", part, "image"]);
+        crate::support::Ran::from(command.env("PATH", &path).output().unwrap())
     };
     only("something else").check(0, &["1 were seen to fail"]);
     only("nonsense").check(2, &["no sabotage of these scenarios has `nonsense` in its name"]);
     sabotage("nonsense").check(2, &["no scenario's name contains"]);
+}
+
+#[test]
+fn a_run_says_in_its_transcript_what_was_seen_to_fail() {
+    let run = |scenarios: &[(&str, &str)], code: i32, texts: &[&str]| {
+        let project = project("ok", scenarios);
+        let mut command = project.command(&["run"]);
+        let ran = crate::support::Ran::from(command.env("RAVE_SABOTAGE", "1").output().unwrap());
+        ran.check(code, texts);
+        nothing_left(&project);
+        let transcript = project.artifact(".json");
+        project.hermetic(&["verify", transcript.to_str().unwrap()]).check(0, &[]);
+        let page = std::fs::read_to_string(project.artifact(".html")).unwrap();
+        assert!(page.contains("What was broken, to see whether they notice"));
+        (project.transcript(), page)
+    };
+    let (transcript, page) =
+        run(&[("health/notices", NOTICES)], 0, &["SUCCESS", "of 6 steps 5 were seen to fail, 1 cannot"]);
+    assert_eq!(transcript["sensitivity"]["summary"]["seen"], 5);
+    assert!(!page.contains("not as declared"));
+    let both = [("health/notices", NOTICES), ("health/deaf", DEAF)];
+    let (transcript, page) =
+        run(&both, 101, &["FAILED (not every question was seen to notice: of 8 steps 5", "2 passed"]);
+    assert_eq!(transcript["sensitivity"]["summary"]["unseen"], 2);
+    assert!(
+        page.contains("✗ not as declared:</b> what it should ask about is gone; held all the same: it asks nothing")
+    );
 }
