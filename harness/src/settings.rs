@@ -18,6 +18,13 @@ pub enum ImageChoice {
     Reference,
     /// A disk file, or a folder with an `image.json`.
     Path(Utf8PathBuf),
+    /// The image that a transcript is about, which is there. No variable says this.
+    Recorded {
+        /// A disk file, or a folder with an `image.json`.
+        path: Utf8PathBuf,
+        /// The word of the provider that made it.
+        provider: String,
+    },
 }
 
 impl fmt::Display for ImageChoice {
@@ -26,7 +33,7 @@ impl fmt::Display for ImageChoice {
             Self::Auto => f.write_str("auto"),
             Self::Nix(installable) => write!(f, "nix:{installable}"),
             Self::Reference => f.write_str("reference"),
-            Self::Path(path) => f.write_str(path.as_str()),
+            Self::Path(path) | Self::Recorded { path, .. } => f.write_str(path.as_str()),
         }
     }
 }
@@ -67,6 +74,26 @@ pub enum KeyChoice {
     },
 }
 
+/// Which machines stay for people to enter them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// None.
+    Nothing,
+    /// The first on which something failed.
+    Failed,
+    /// The one that was asked, whatever came of it; a shell is opened on it. No variable says this.
+    Always,
+}
+
+/// How large a guest is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MachineSize {
+    /// Its cores.
+    pub cores: u32,
+    /// Its memory, MiB.
+    pub memory_mib: u64,
+}
+
 /// Everything the run was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -88,14 +115,18 @@ pub struct Settings {
     pub key: KeyChoice,
     /// Where sessions go.
     pub artifacts: Utf8PathBuf,
-    /// Leave a failed machine running.
-    pub keep_vm: bool,
+    /// Which machines stay.
+    pub keep_vm: Keep,
+    /// This size instead of what `SAFE_MODE` makes of this host. No variable says this.
+    pub size: Option<MachineSize>,
     /// Ask every scenario on a fork of its own, where that can be.
     pub forks: bool,
     /// Keep a saved machine for the next run, and use one that was kept.
     pub keep_saved: bool,
     /// Break on purpose, when all has been asked, what the scenarios ask about.
     pub sabotage: bool,
+    /// A transcript, or a folder of them, that the run is held against.
+    pub baseline: Option<Utf8PathBuf>,
     /// A folder of files that the guest is handed as systemd credentials, each under its own name.
     pub credentials: Option<Utf8PathBuf>,
 }
@@ -115,9 +146,19 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("RAVE_ARTIFACTS", "artifacts/", "where sessions go"),
     ("RAVE_KEEP_VM", "0", "1: keep the machine of the first failed scenario for `hermetic shell <session>/<scenario>`"),
     (
+        "RAVE_FORKS",
+        "1",
+        "1: a fork of the booted machine for every scenario; 0: all scenarios share the booted machine",
+    ),
+    (
         "RAVE_KEEP_SAVED",
         "1",
         "1: keep the saved machine for later runs with a filter, which then boot nothing; 0: neither keep nor use one",
+    ),
+    (
+        "RAVE_BASELINE",
+        "none",
+        "an earlier transcript, or a folder of them: `performance` warns of what is above their band",
     ),
     (
         "RAVE_SABOTAGE",
@@ -160,6 +201,14 @@ impl Settings {
     /// # Errors
     /// Every variable whose value cannot be used.
     pub fn from_environment() -> Result<Self, SettingErrors> {
+        Self::from_environment_over(&BTreeMap::new())
+    }
+
+    /// The same, where these values hold for variables that are not set.
+    ///
+    /// # Errors
+    /// As [`Settings::from_environment`].
+    pub fn from_environment_over(others: &BTreeMap<String, String>) -> Result<Self, SettingErrors> {
         let here = std::env::current_dir().ok().and_then(|path| Utf8PathBuf::from_path_buf(path).ok());
         let here = here.unwrap_or_else(|| Utf8PathBuf::from("."));
         // cargo starts tests in the package's folder; a relative path is meant from where the user stands.
@@ -168,7 +217,10 @@ impl Settings {
         let root =
             here.ancestors().find(|folder| folder.join("scenarios").is_dir() && folder.join("Cargo.toml").is_file());
         let root = root.unwrap_or(&here).to_owned();
-        Self::read(&std::env::vars_os().collect(), &root, &base.unwrap_or(here))
+        let mut environment: BTreeMap<OsString, OsString> =
+            others.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        environment.extend(std::env::vars_os().filter(|(_, value)| !value.is_empty()));
+        Self::read(&environment, &root, &base.unwrap_or(here))
     }
 
     /// Reads the settings from `environment`; relative paths are taken from `base`, defaults lie in `root`.
@@ -206,10 +258,12 @@ impl Settings {
             accel: reader.accel(),
             key,
             artifacts: reader.path("RAVE_ARTIFACTS").unwrap_or_else(|| root.join("artifacts")),
-            keep_vm: reader.switch("RAVE_KEEP_VM", false),
+            keep_vm: if reader.switch("RAVE_KEEP_VM", false) { Keep::Failed } else { Keep::Nothing },
+            size: None,
             forks: reader.switch("RAVE_FORKS", true),
             sabotage: reader.switch("RAVE_SABOTAGE", false),
             keep_saved: reader.switch("RAVE_KEEP_SAVED", true),
+            baseline: reader.existing("RAVE_BASELINE", "is neither a transcript nor a folder of transcripts"),
             credentials: reader.folder("RAVE_CREDENTIALS"),
         };
         if reader.errors.is_empty() { Ok(settings) } else { Err(SettingErrors(reader.errors)) }
@@ -230,9 +284,10 @@ impl Settings {
             ("RAVE_ACCEL".to_owned(), self.accel.word().to_owned()),
             ("RAVE_SIGNING_KEY".to_owned(), key),
             ("RAVE_ARTIFACTS".to_owned(), self.artifacts.to_string()),
-            ("RAVE_KEEP_VM".to_owned(), switch(self.keep_vm)),
+            ("RAVE_KEEP_VM".to_owned(), switch(self.keep_vm != Keep::Nothing)),
             ("RAVE_FORKS".to_owned(), switch(self.forks)),
             ("RAVE_KEEP_SAVED".to_owned(), switch(self.keep_saved)),
+            ("RAVE_BASELINE".to_owned(), self.baseline.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)),
             ("RAVE_SABOTAGE".to_owned(), switch(self.sabotage)),
             (
                 "RAVE_CREDENTIALS".to_owned(),
@@ -289,6 +344,14 @@ impl Reader<'_> {
 
     fn path(&mut self, variable: &str) -> Option<Utf8PathBuf> {
         self.text(variable).map(|text| self.base.join(text))
+    }
+
+    fn existing(&mut self, variable: &str, wanted: &str) -> Option<Utf8PathBuf> {
+        let path = self.path(variable)?;
+        if !path.exists() {
+            self.refuse(variable, path.as_str(), wanted);
+        }
+        Some(path)
     }
 
     fn folder(&mut self, variable: &str) -> Option<Utf8PathBuf> {

@@ -4,7 +4,9 @@ mod compare;
 mod export;
 mod image;
 mod keygen;
+mod prune;
 mod report;
+mod reproduce;
 mod verify;
 
 use std::process::ExitCode;
@@ -67,6 +69,10 @@ enum Action {
         #[arg(long)]
         clean: bool,
     },
+    /// Makes a run again from its transcript: the same image, machine, settings and order; says what was the same and what differs
+    Reproduce(reproduce::ReproduceArguments),
+    /// Throws old sessions away: what they left under the artifacts
+    Prune(prune::PruneArguments),
     /// Breaks on purpose what scenarios ask about, and tells which steps notice
     Sabotage {
         /// Only scenarios whose name contains one of these words
@@ -103,6 +109,11 @@ pub fn main() -> ExitCode {
         },
         Action::Image { clean: true } => session::clean(&|text| eprintln!("image: {text}")).map_err(Into::into),
         Action::Image { clean: false } => image::main(),
+        Action::Reproduce(arguments) => match reproduce::main(&arguments) {
+            Ok(ended) => return ended.into(),
+            Err(error) => Err(error),
+        },
+        Action::Prune(arguments) => prune::main(&arguments),
         Action::Seal { parts } => match session::seal(&parts) {
             Ok(ended) => return ended.into(),
             Err(error) => Err(error),
@@ -122,7 +133,8 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hermetic: {error:#}");
-            if error.is::<SettingErrors>() || error.is::<session::NothingChosen>() {
+            let wrong = error.is::<SettingErrors>() || error.is::<session::NothingChosen>();
+            if wrong || error.is::<session::WrongWish>() {
                 session::Ended::WrongUsage.into()
             } else if error.is::<Refusal>() {
                 verify::NOT_VERIFIED.into()

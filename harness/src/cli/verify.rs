@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use minisign::PublicKey;
@@ -13,13 +13,11 @@ use crate::image::{self, Image, Provider};
 use crate::report::text;
 use crate::transcript::model::{Outcome, TestSummary, Transcript};
 use crate::transcript::policy::{self, Policy};
-use crate::transcript::verify::{self, Check, Findings, LARGEST, Reason, Refusal, Trust};
+pub use crate::transcript::read::check;
+use crate::transcript::verify::{self, Check, Findings, Reason, Refusal, Trust};
 
 /// The exit code of a transcript that is not verified.
 pub const NOT_VERIFIED: u8 = 3;
-
-/// A signature is not longer than this; what follows is not read, and is then missing or too much.
-const LARGEST_SIGNATURE: usize = 64 * 1024;
 
 /// What `hermetic verify` is told.
 #[derive(Args)]
@@ -215,27 +213,6 @@ fn mentions(transcript: &Transcript, outcome: Outcome) -> Vec<Mention<'_>> {
         }
     }
     mentions
-}
-
-/// Reads a transcript and verifies it, with one of these keys or, with none, with its own; a refusal is a [`Refusal`], anything
-/// else could not be read.
-///
-/// # Errors
-/// As said.
-pub fn check(path: &Utf8Path, trusted: &[PublicKey]) -> anyhow::Result<(Transcript, Trust)> {
-    let length = path.metadata().with_context(|| format!("could not read `{path}`"))?.len();
-    let too_long = || format!("it has {length} bytes, more than the {LARGEST} that are read");
-    ensure!(length <= LARGEST, Refusal::new(Check::Schema, too_long()));
-    let json = fs::read(path).with_context(|| format!("could not read `{path}`"))?;
-    let beside = Utf8PathBuf::from(format!("{path}.minisig"));
-    let minisig = match fs::read(&beside) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes[..bytes.len().min(LARGEST_SIGNATURE)]).into_owned(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Refusal::new(Check::Signature, format!("its signature `{beside}` is not there")).into());
-        }
-        Err(error) => return Err(error).with_context(|| format!("could not read `{beside}`")),
-    };
-    Ok(verify::verify_with(&json, &minisig, trusted)?)
 }
 
 /// A key that was given on the command line.

@@ -132,6 +132,16 @@ impl Guest {
         self.stop(StopReason::Cancelled);
     }
 
+    /// Where it answers.
+    pub fn address(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Whether nobody wants its answers any more.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.stop.reason(), Some(StopReason::Cancelled))
+    }
+
     fn stop(&self, reason: StopReason) {
         self.stop.give(reason);
         // With the desk held, nobody can be between looking at the signal and going to sleep.

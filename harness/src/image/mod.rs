@@ -11,7 +11,7 @@ mod source;
 
 pub use build::BuildError;
 pub use digest::{DigestError, FileDigest, bytes_on_disk, digest};
-pub use manifest::{Boot, DiskFormat, Image, ManifestError, Provider};
+pub use manifest::{Boot, DiskFormat, FILE_NAME as MANIFEST, Image, ManifestError, Provider};
 pub use nix::{Meaning, NixError};
 pub use path::PathError;
-pub use source::{ImageError, Sources, provide};
+pub use source::{ImageError, Sources, at, provide};

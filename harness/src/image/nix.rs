@@ -118,7 +118,7 @@ fn quiet<'a>(sources: &'a Sources<'a>) -> Limits<'a> {
     Limits { log: Utf8Path::new("/dev/null"), progress: &|_| {}, ..limits(sources, ANSWER_LIMIT) }
 }
 
-fn in_output(output: &Utf8Path, reason: &str) -> Result<Option<Image>, ImageError> {
+pub(super) fn in_output(output: &Utf8Path, reason: &str) -> Result<Option<Image>, ImageError> {
     if output.join(manifest::FILE_NAME).is_file() || output.is_file() {
         return path::provide(output, reason).map(Some);
     }

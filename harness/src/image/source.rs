@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::build::BuildError;
-use super::manifest::{Image, ManifestError};
+use super::manifest::{Image, ManifestError, Provider};
 use super::nix::NixError;
 use super::path::PathError;
 use super::{nix, path, reference};
@@ -83,6 +83,7 @@ pub fn provide(choice: &ImageChoice, sources: &Sources<'_>) -> Result<Image, Ima
         ImageChoice::Nix(installable) => nix::provide(sources, installable, "RAVE_IMAGE asks for it"),
         ImageChoice::Reference => reference::provide(sources, "RAVE_IMAGE asks for it"),
         ImageChoice::Path(path) => path::provide(path, "RAVE_IMAGE names it"),
+        ImageChoice::Recorded { path, provider } => at(path, provider),
         ImageChoice::Auto => match nix::can_build(sources, DEFAULT_INSTALLABLE) {
             Ok(()) => {
                 nix::provide(sources, DEFAULT_INSTALLABLE, &format!("auto: {DEFAULT_INSTALLABLE} can be built here"))
@@ -92,4 +93,23 @@ pub fn provide(choice: &ImageChoice, sources: &Sources<'_>) -> Result<Image, Ima
             }
         },
     }
+}
+
+/// The image at a path that a provider of this word made.
+///
+/// # Errors
+/// If there is none.
+pub fn at(path: &Utf8Path, provider: &str) -> Result<Image, ImageError> {
+    let known = [Provider::Nix, Provider::Reference, Provider::Path];
+    let provider = known.into_iter().find(|known| known.word() == provider).unwrap_or(Provider::Path);
+    let reason = "it is the one that the transcript is about";
+    let image = match provider {
+        Provider::Nix => nix::in_output(path, reason)?.ok_or_else(|| NixError::Output {
+            installable: path.to_string(),
+            why: "there is no image in it".to_owned(),
+        })?,
+        Provider::Reference | Provider::Path => path::provide(path, reason)?,
+    };
+    let store_path = Some(path.to_string()).filter(|_| provider == Provider::Nix);
+    Ok(Image { provider, store_path, ..image })
 }

@@ -1,7 +1,7 @@
 //! The guest's own account of its boot, as it stands in an answer of a transcript: `systemd-analyze time`, `blame` and
 //! `critical-chain`, whichever step asked for them.
 
-use crate::transcript::model::Transcript;
+use crate::transcript::model::{ScenarioRecord, Transcript};
 
 /// How long the parts of a boot took, milliseconds, in the order in which they happened: `firmware`, `loader`, `kernel`,
 /// `initrd`, `userspace`, as far as the guest had them.
@@ -19,7 +19,12 @@ const BEGIN: &str = "Startup finished in ";
 
 /// What the guest of this transcript said about its boot, if a step asked.
 pub fn boot(transcript: &Transcript) -> Option<Boot> {
-    let steps = transcript.results().flat_map(|record| &record.steps);
+    of_results(transcript.results())
+}
+
+/// The same of results.
+pub fn of_results<'a>(results: impl Iterator<Item = &'a ScenarioRecord>) -> Option<Boot> {
+    let steps = results.flat_map(|record| &record.steps);
     let streams = steps.filter_map(|step| step.answer.as_ref()?.streams.get("stdout"));
     streams.filter_map(|stream| read(&stream.excerpt)).next()
 }

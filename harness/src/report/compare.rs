@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::boot;
-use crate::transcript::model::{Outcome, Transcript};
+use crate::transcript::model::{MachineRecord, Outcome, ScenarioRecord, Transcript};
 
 /// How far a value may be from the median of the earlier ones.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -99,27 +99,77 @@ pub struct Comparison {
 
 /// Why times and sizes of two transcripts say nothing about each other: another accelerator, another machine to run on, …
 pub fn not_comparable(one: &Transcript, other: &Transcript) -> Option<String> {
-    let ground = |transcript: &Transcript| {
-        let machine = transcript.machine.as_ref();
-        [
+    Values::of(one).not_comparable(&Values::of(other))
+}
+
+/// The times and sizes of a run, and what they depend on.
+#[derive(Debug, Clone)]
+pub struct Values {
+    ground: [(&'static str, String); 3],
+    values: BTreeMap<String, (Unit, u64)>,
+}
+
+impl Values {
+    /// Those of a transcript.
+    pub fn of(transcript: &Transcript) -> Self {
+        Self::so_far(transcript.machine.as_ref(), &transcript.rave_version, transcript.results())
+    }
+
+    /// Those of a run that may still go on.
+    pub fn so_far<'a>(
+        machine: Option<&MachineRecord>,
+        guest: &str,
+        results: impl Iterator<Item = &'a ScenarioRecord> + Clone,
+    ) -> Self {
+        let ground = [
             ("accelerator", machine.map_or("none", |machine| &machine.accelerator).to_owned()),
             ("machine's origin", machine.map_or("none", |machine| &machine.origin).to_owned()),
-            ("guest", transcript.rave_version.clone()),
-        ]
-    };
-    let (one, other) = (ground(one), ground(other));
-    let differs = one.iter().zip(&other).find(|(one, other)| one.1 != other.1);
-    differs.map(|((what, one), (_, other))| format!("the {what} is {one} in one and {other} in the other"))
+            ("guest", guest.to_owned()),
+        ];
+        Self { ground, values: measures(machine, results).into_iter().collect() }
+    }
+
+    fn not_comparable(&self, other: &Self) -> Option<String> {
+        let differs = self.ground.iter().zip(&other.ground).find(|(one, other)| one.1 != other.1);
+        differs.map(|((what, one), (_, other))| format!("the {what} is {one} in one and {other} in the other"))
+    }
+
+    /// Each of these values that an earlier run has as well, held against the median of the earlier ones.
+    fn rows(&self, earlier: &[&Self], band: Band) -> Vec<Row> {
+        let rows = self.values.iter().filter_map(|(name, (unit, latest))| {
+            let earlier: Vec<u64> =
+                earlier.iter().filter_map(|run| run.values.get(name)).map(|(_, value)| *value).collect();
+            if earlier.is_empty() { None } else { Some(row(name.clone(), *unit, earlier, *latest, band)) }
+        });
+        rows.collect()
+    }
+
+    /// Those of these values that are above the band of the earlier runs, the worst first.
+    ///
+    /// # Errors
+    /// Why none of the earlier runs can be compared.
+    pub fn above(&self, earlier: &[Self], band: Band) -> Result<Vec<Row>, String> {
+        let (mut comparable, mut why) = (Vec::new(), "there are none".to_owned());
+        for run in earlier {
+            match run.not_comparable(self) {
+                None => comparable.push(run),
+                Some(reason) => why = reason,
+            }
+        }
+        if comparable.is_empty() {
+            return Err(why);
+        }
+        let mut rows = self.rows(&comparable, band);
+        rows.retain(|row| row.place == Place::Above);
+        rows.sort_by_key(|row| std::cmp::Reverse(row.latest.abs_diff(row.median)));
+        Ok(rows)
+    }
 }
 
 /// Holds the last transcript against those before it.
 pub fn compare(earlier: &[&Transcript], latest: &Transcript, band: Band) -> Comparison {
-    let before: Vec<BTreeMap<String, (Unit, u64)>> =
-        earlier.iter().map(|transcript| measures(transcript).into_iter().collect()).collect();
-    let rows = measures(latest).into_iter().filter_map(|(name, (unit, latest))| {
-        let earlier: Vec<u64> = before.iter().filter_map(|values| values.get(&name)).map(|(_, value)| *value).collect();
-        if earlier.is_empty() { None } else { Some(row(name, unit, earlier, latest, band)) }
-    });
+    let values: Vec<Values> = earlier.iter().map(|transcript| Values::of(transcript)).collect();
+    let rows = Values::of(latest).rows(&values.iter().collect::<Vec<_>>(), band);
     let before = earlier.last();
     Comparison {
         earlier: earlier.iter().map(|transcript| transcript.test_session_id.clone()).collect(),
@@ -127,7 +177,7 @@ pub fn compare(earlier: &[&Transcript], latest: &Transcript, band: Band) -> Comp
         band,
         differences: before.map(|before| differences(before, latest)).unwrap_or_default(),
         verdicts: before.map(|before| verdicts(before, latest)).unwrap_or_default(),
-        rows: rows.collect(),
+        rows,
     }
 }
 
@@ -152,16 +202,19 @@ fn row(name: String, unit: Unit, earlier: Vec<u64>, latest: u64, band: Band) -> 
     Row { name, unit, earlier, median, latest, change_percent, place }
 }
 
-/// Every value of a transcript that can be compared: parts of the boot, readiness, memory, and the time of each step that passed.
-fn measures(transcript: &Transcript) -> Vec<(String, (Unit, u64))> {
+/// Every value of a run that can be compared: parts of the boot, readiness, memory, and the time of each step that passed.
+fn measures<'a>(
+    machine: Option<&MachineRecord>,
+    results: impl Iterator<Item = &'a ScenarioRecord> + Clone,
+) -> Vec<(String, (Unit, u64))> {
     let mut found = Vec::new();
-    if let Some(boot) = boot::boot(transcript) {
+    if let Some(boot) = boot::of_results(results.clone()) {
         found.extend(boot.parts.into_iter().map(|(name, ms)| (format!("boot.{name}"), (Unit::Ms, ms))));
         found.push(("boot.total".to_owned(), (Unit::Ms, boot.total_ms)));
     }
-    let ready = transcript.machine.as_ref().and_then(|machine| machine.ready_ms);
+    let ready = machine.and_then(|machine| machine.ready_ms);
     found.extend(ready.map(|ready| ("machine.ready".to_owned(), (Unit::Ms, ready))));
-    for record in transcript.results() {
+    for record in results {
         for step in &record.steps {
             let value = step.answer.as_ref().and_then(|answer| answer.streams.get("value"));
             let value = value.and_then(|value| value.excerpt.trim().parse::<u64>().ok());
@@ -285,6 +338,14 @@ impl Comparison {
     }
 }
 
+impl Row {
+    /// In a line.
+    pub fn text(&self) -> String {
+        let Self { name, unit, median, latest, change_percent, .. } = self;
+        format!("{name}: {median} → {latest} {} ({change_percent:+} %)", unit.word())
+    }
+}
+
 impl Unit {
     /// The unit's sign.
     pub fn word(self) -> &'static str {
@@ -325,6 +386,22 @@ mod tests {
         check(&[100], 1101, Place::Above);
         check(&[0], 900, Place::Within);
         check(&[u64::MAX], u64::MAX, Place::Within);
+    }
+
+    #[test]
+    fn a_run_that_goes_on_is_held_against_those_that_can_be_compared() {
+        let runs = |ms: &[u64]| ms.iter().map(|ms| Values::of(&ready_after(*ms))).collect::<Vec<_>>();
+        let now = Values::of(&ready_after(200_000));
+        let above = now.above(&runs(&[100_000, 110_000, 90_000]), Band::default()).unwrap();
+        assert_eq!(above.iter().map(Row::text).collect::<Vec<_>>(), ["machine.ready: 100000 → 200000 ms (+100 %)"]);
+        assert_eq!(now.above(&runs(&[190_000]), Band::default()), Ok(vec![]));
+        assert_eq!(now.above(&[], Band::default()), Err("there are none".into()));
+        let mut other = ready_after(100_000);
+        other.machine.as_mut().unwrap().accelerator = "kvm".into();
+        let mixed = [Values::of(&other), Values::of(&ready_after(150_000))];
+        assert_eq!(now.above(&mixed, Band::default()).unwrap()[0].median, 150_000);
+        let why = now.above(&mixed[..1], Band::default()).unwrap_err();
+        assert_eq!(why, "the accelerator is kvm in one and tcg in the other");
     }
 
     #[test]

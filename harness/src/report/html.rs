@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::boot::{self, Boot};
 use super::compare::{Comparison, Row};
-use super::session::Session;
+use super::session::{Failure, Session};
 use crate::transcript::model::{AnswerRecord, Outcome, OverallStatus, ScenarioRecord, StepRecord, Transcript};
 
 /// A page is never larger than this, bytes.
@@ -282,6 +282,14 @@ struct ScenarioView<'a> {
     took: String,
     open: bool,
     steps: Vec<StepView<'a>>,
+    /// What was gathered about its failure, with the files' links and names.
+    failure: Option<FailureView<'a>>,
+}
+
+#[derive(Serialize)]
+struct FailureView<'a> {
+    found: &'a Failure,
+    files: Vec<(Option<String>, &'a str)>,
 }
 
 #[derive(Serialize)]
@@ -303,7 +311,7 @@ struct StreamView<'a> {
     link: Option<String>,
 }
 
-fn phases<'a>(transcript: &'a Transcript, excerpt: usize, session: &Session) -> Vec<PhaseView<'a>> {
+fn phases<'a>(transcript: &'a Transcript, excerpt: usize, session: &'a Session) -> Vec<PhaseView<'a>> {
     let mut phases: Vec<(&str, Vec<&ScenarioRecord>)> = Vec::new();
     for record in transcript.results() {
         let phase = record.name.split("::").next().unwrap_or_default();
@@ -330,7 +338,7 @@ fn phases<'a>(transcript: &'a Transcript, excerpt: usize, session: &Session) -> 
     phases.into_iter().map(view).collect()
 }
 
-fn scenario<'a>(record: &'a ScenarioRecord, excerpt: usize, session: &Session) -> ScenarioView<'a> {
+fn scenario<'a>(record: &'a ScenarioRecord, excerpt: usize, session: &'a Session) -> ScenarioView<'a> {
     let step = |step: &'a StepRecord| StepView {
         record: step,
         word: step.outcome.word(),
@@ -338,8 +346,14 @@ fn scenario<'a>(record: &'a ScenarioRecord, excerpt: usize, session: &Session) -
         took: duration(step.took_ms),
         streams: step.answer.iter().flat_map(|answer| streams(answer, excerpt, session)).collect(),
     };
+    let failure = session.failures.get(&record.name).filter(|_| record.outcome >= Outcome::Failed);
+    let failure = failure.map(|found| FailureView {
+        found,
+        files: found.files.iter().map(|file| (session.link(file), file.as_str())).collect(),
+    });
     ScenarioView {
         record,
+        failure,
         word: record.outcome.word(),
         mark: mark(record.outcome),
         took: duration(record.took_ms),
@@ -463,6 +477,10 @@ mod tests {
             files: vec![(hostile.clone(), 1)],
             units: vec![unit],
             screenshot: None,
+            failures: BTreeMap::from([(
+                transcript.service_health[0].name.clone(),
+                Failure { texts: vec![("x", hostile.clone())], screenshot: None, files: vec![hostile.clone()] },
+            )]),
         };
         let against = compare::compare(&[&sample::transcript()], &transcript, Band::default());
         let page = Page { transcript: &transcript, file_name: HOSTILE, session: &session, against: Some(&against) };

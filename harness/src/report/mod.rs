@@ -5,6 +5,7 @@ pub mod compare;
 pub mod html;
 pub mod in_toto;
 mod junit;
+pub mod reproduce;
 pub mod session;
 pub mod text;
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
 
 use base64::Engine as _;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
 /// As much of a log as is read from its end, bytes.
@@ -14,6 +14,13 @@ const TAIL: u64 = 48 * 1024;
 const JOURNAL: u64 = 32 * 1024 * 1024;
 /// The largest screenshot that is put into a page, bytes.
 const SCREENSHOT: u64 = 600 * 1024;
+/// Failures of which more is shown than their answers: the first.
+const FAILURES: usize = 20;
+/// As much of each text about a failure, bytes of its end.
+const FAILURE_TAIL: u64 = 3 * 1024;
+/// Screenshots of failures that are put into a page, and the largest of them, bytes.
+const FAILURE_SCREENSHOTS: usize = 5;
+const FAILURE_SCREENSHOT: u64 = 60 * 1024;
 /// Files that are listed.
 const FILES: usize = 300;
 /// Units in the boot's time line.
@@ -42,6 +49,19 @@ pub struct Session {
     pub units: Vec<Unit>,
     /// The screen, as base64 of a PNG.
     pub screenshot: Option<String>,
+    /// What was gathered about scenarios that failed, by their names.
+    pub failures: BTreeMap<String, Failure>,
+}
+
+/// What was gathered about a scenario that failed, as far as it is shown.
+#[derive(Debug, Default, Serialize)]
+pub struct Failure {
+    /// Title and text: ends of logs.
+    pub texts: Vec<(&'static str, String)>,
+    /// The screen, as base64 of a PNG.
+    pub screenshot: Option<String>,
+    /// Files, relative to the session's folder.
+    pub files: Vec<String>,
 }
 
 /// How a unit started.
@@ -82,13 +102,10 @@ impl Session {
         let console = tail(&machine.join("console.log"), TAIL);
         session.console = strip(&console);
         session.read_journal(&head(&machine.join("journal.jsonl"), JOURNAL));
-        let screenshot = machine.join("screenshot.png");
-        if screenshot.metadata().is_ok_and(|file| file.len() <= SCREENSHOT) {
-            let bytes = fs::read(screenshot).ok().filter(|bytes| bytes.starts_with(b"\x89PNG"));
-            session.screenshot = bytes.map(|bytes| base64::engine::general_purpose::STANDARD.encode(bytes));
-        }
+        session.screenshot = png(&machine.join("screenshot.png"), SCREENSHOT);
         session.list(folder, folder);
         session.files.sort();
+        session.read_failures(folder);
         session
     }
 
@@ -118,6 +135,46 @@ impl Session {
         self.units.sort_by_key(|unit| std::cmp::Reverse(unit.took_ms));
         self.units.truncate(UNITS);
         self.units.sort_by_key(|unit| unit.from_ms);
+    }
+
+    fn read_failures(&mut self, folder: &Utf8Path) {
+        const TEXTS: [(&str, &str); 3] = [
+            ("console.txt", "Console, its end"),
+            ("journal.txt", "Journal, its end"),
+            ("guest-failed-units.txt", "Units that failed"),
+        ];
+        let scenarios = subfolders(folder).into_iter().flat_map(|phase| subfolders(&phase));
+        let mut screenshots = 0;
+        for scenario in scenarios.filter(|scenario| scenario.join("README.txt").is_file()).take(FAILURES) {
+            let Ok(name) = scenario.strip_prefix(folder) else { continue };
+            let gathered = scenario.join("diagnostics");
+            let mut failure = Failure::default();
+            for (file, title) in TEXTS {
+                let path = gathered.join(file);
+                let text = String::from_utf8_lossy(&tail(&path, FAILURE_TAIL)).into_owned();
+                // What is cut begins with a whole line.
+                let cut = path.metadata().is_ok_and(|file| file.len() > FAILURE_TAIL);
+                let text = if cut { text.split_once('\n').map_or("", |(_, rest)| rest).to_owned() } else { text };
+                if !text.trim().is_empty() {
+                    failure.texts.push((title, text));
+                }
+            }
+            if screenshots < FAILURE_SCREENSHOTS {
+                failure.screenshot = png(&gathered.join("screenshot.png"), FAILURE_SCREENSHOT);
+                screenshots += usize::from(failure.screenshot.is_some());
+            }
+            failure.files = self
+                .files
+                .iter()
+                .map(|(file, _)| file)
+                .filter(|file| {
+                    let inside = file.strip_prefix(name.as_str()).and_then(|file| file.strip_prefix('/'));
+                    inside.is_some_and(|file| file == "README.txt" || file.starts_with("diagnostics/"))
+                })
+                .cloned()
+                .collect();
+            self.failures.insert(name.as_str().replace('/', "::"), failure);
+        }
     }
 
     fn list(&mut self, root: &Utf8Path, folder: &Utf8Path) {
@@ -162,6 +219,20 @@ fn strip(bytes: &[u8]) -> String {
     kept.join("\n")
 }
 
+fn subfolders(folder: &Utf8Path) -> Vec<Utf8PathBuf> {
+    let entries = folder.read_dir_utf8().into_iter().flatten().flatten();
+    let mut folders: Vec<_> = entries.map(|entry| entry.path().to_owned()).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+/// A picture as base64, if it is one and not too large.
+fn png(path: &Utf8Path, most: u64) -> Option<String> {
+    path.metadata().ok().filter(|file| file.len() <= most)?;
+    let bytes = fs::read(path).ok().filter(|bytes| bytes.starts_with(b"\x89PNG"))?;
+    Some(base64::engine::general_purpose::STANDARD.encode(bytes))
+}
+
 fn tail(path: &Utf8Path, bytes: u64) -> Vec<u8> {
     let read = || {
         let mut file = fs::File::open(path)?;
@@ -201,6 +272,24 @@ mod tests {
         session.read_journal(&text);
         assert_eq!(session.units, [Unit { name: "a.service".into(), from_ms: 1000, took_ms: 2500 }]);
         assert_eq!(session.journal, "[    1.500] kernel: no\u{1b}[0m");
+    }
+
+    #[test]
+    fn what_was_gathered_about_a_failure_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = Utf8Path::from_path(folder.path()).unwrap();
+        let gathered = folder.join("health/nginx/diagnostics");
+        fs::create_dir_all(&gathered).unwrap();
+        fs::create_dir_all(folder.join("health/passed/machine")).unwrap();
+        fs::write(folder.join("health/nginx/README.txt"), "x").unwrap();
+        fs::write(gathered.join("console.txt"), format!("first\n{}\nlast\n", "x".repeat(7000))).unwrap();
+        fs::write(gathered.join("screenshot.png"), b"\x89PNG").unwrap();
+        let session = Session::read(folder);
+        assert_eq!(session.failures.keys().collect::<Vec<_>>(), ["health::nginx"]);
+        let failure = &session.failures["health::nginx"];
+        assert_eq!(failure.texts, [("Console, its end", "last\n".to_owned())]);
+        assert!(failure.screenshot.is_some());
+        assert_eq!(failure.files.len(), 3);
     }
 
     #[test]

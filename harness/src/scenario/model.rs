@@ -493,6 +493,11 @@ pub const BUILT_INS: &[(&str, Requires, &str)] = &[
     ("harness.scenarios", Requires::Nothing, "the folder of the scenario files"),
     ("harness.rss_mib", Requires::Nothing, "resident memory of the harness, its peak, MiB"),
     ("settings.safe_mode", Requires::Nothing, "1 or 0"),
+    (
+        "baseline.above",
+        Requires::Nothing,
+        "values of this run so far that are above the band of the transcripts in RAVE_BASELINE, a line each, the worst first; not known without such",
+    ),
     ("image.provider", Requires::Image, "nix, reference or path"),
     ("image.disk", Requires::Image, "path of the disk file"),
     ("image.format", Requires::Image, "qcow2 or raw"),

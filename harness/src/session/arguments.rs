@@ -22,6 +22,11 @@ pub struct RunArguments {
 }
 
 impl RunArguments {
+    /// Those of a run that was given none.
+    pub fn all() -> Self {
+        Self { libtest: Arguments::default(), more_filters: Vec::new() }
+    }
+
     /// All filter words.
     pub fn filters(&self) -> Vec<String> {
         self.libtest.filter.iter().chain(&self.more_filters).cloned().collect()

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
+use super::diagnostics::{Suspect, bounded};
 use super::kept::Kept;
 use super::machine::{self, Booted, SharedVm, WayIn};
 use super::room::{Room, Seat};
@@ -314,6 +315,12 @@ impl Fork {
         self.forks.ready_for + self.began.elapsed()
     }
 
+    /// What can be asked of it after a failure; nothing if it has ended.
+    pub fn suspect(&self) -> Option<Suspect> {
+        let ssh = self.guest.address();
+        machine::suspect(&self.vm, ssh, &self.guest, &self.forks.identity, &self.forks.host_key)
+    }
+
     /// Keeps this very moment of it on disk, in the folder of its logs, so that it can be entered later. It stands still then, and is to be ended.
     ///
     /// # Errors
@@ -350,7 +357,7 @@ impl Fork {
         machine::end(&self.vm);
         for (name, saved_bytes) in self.forks.saved.log_bytes() {
             let log = self.folder.join(name);
-            let own = std::fs::read(&log).map(|bytes| bytes.get(saved_bytes as usize..).unwrap_or_default().to_vec());
+            let own = std::fs::read(&log).map(|bytes| bounded(bytes.get(saved_bytes as usize..).unwrap_or_default()));
             // A log that stays whole says the same, only longer.
             let _ = own.and_then(|own| std::fs::write(&log, own));
         }

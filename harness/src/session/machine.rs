@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::about;
+use super::diagnostics::{self, Suspect};
 use super::kept::Kept;
 use super::profile::{self, Profile};
 use crate::error::chain;
@@ -20,8 +21,9 @@ use crate::interrupt::Interrupt;
 use crate::scenario::accounts;
 use crate::scenario::facts::Facts;
 use crate::scenario::http::Origin;
+use crate::scenario::mask::Mask;
 use crate::scenario::runner::Target;
-use crate::settings::{AccelChoice, Settings};
+use crate::settings::{AccelChoice, MachineSize, Settings};
 use crate::transcript::model::MachineRecord;
 use crate::vm::accel::{self, Accelerator, Kind, Requested};
 use crate::vm::credentials::{Credential, Login, credentials};
@@ -52,6 +54,8 @@ pub struct Ground<'a> {
     pub interrupt: &'a Interrupt,
     /// What is found out.
     pub facts: &'a Facts,
+    /// What must not be written.
+    pub mask: &'a Mask,
     /// Progress.
     pub say: &'a dyn Fn(&str),
 }
@@ -113,19 +117,36 @@ fn given_credentials(folder: &Utf8Path) -> Result<Vec<Credential>, String> {
     read().map_err(|error| format!("could not read the credentials in `{folder}`: {error}"))
 }
 
+/// What of the credentials in a folder must not be written: every line of a text but those that are no secret by their form, such as
+/// comments, and those that are so short that they are words.
+pub(super) fn secrets_of(folder: &Utf8Path) -> Vec<String> {
+    let Ok(credentials) = given_credentials(folder) else { return Vec::new() };
+    credentials
+        .iter()
+        .filter_map(|credential| std::str::from_utf8(&credential.content).ok())
+        .flat_map(secret_lines)
+        .collect()
+}
+
+fn secret_lines(text: &str) -> Vec<String> {
+    let lines = text.lines().map(str::trim);
+    let secret = |line: &&str| line.len() >= 16 && !line.starts_with('#') && !line.starts_with("-----");
+    lines.filter(secret).map(str::to_owned).collect()
+}
+
 /// Boots the image and enters it.
 ///
 /// # Errors
 /// If there is no usable accelerator, QEMU does not start, the guest does not become ready, or cannot be entered.
 pub fn boot(ground: &Ground<'_>) -> Result<Booted, Box<Failure>> {
-    let Ground { settings, qemu, image, accounts, runtime, interrupt, facts, say, folder } = ground;
+    let Ground { settings, qemu, image, accounts, runtime, interrupt, facts, say, folder, mask: _ } = ground;
     let accelerator = accelerator(ground).map_err(|error| Failure::before_start(chain(&error)))?;
     let time_factor = if accelerator.kind == Kind::Tcg { TCG_TIME_FACTOR } else { 1 };
     say(&format!("accelerator: {} ({})", word(accelerator.kind), accelerator.reason));
     let identity = Arc::new(Identity::generate());
     let host_key = HostKey::generate();
     let mut plan = Plan::new((*qemu).clone(), accelerator.kind, disk(image), kernel(image), folder.as_std_path());
-    (plan.cores, plan.memory_mib) = size(settings.safe_mode, about::cores(), about::memory_mib());
+    (plan.cores, plan.memory_mib) = size_of(settings);
     plan.debug = settings.debug;
     plan.credentials = credentials(Login {
         authorized_key: &identity.public_line(),
@@ -146,7 +167,11 @@ pub fn boot(ground: &Ground<'_>) -> Result<Booted, Box<Failure>> {
     let deadline = Instant::now() + READY_WITHIN;
     let early = Arc::clone(&guest);
     thread::spawn(move || early.warm("root", deadline));
-    let ready = vm.wait_ready(deadline, &interrupt.watch()).map_err(|failure| not_ready(&record, &failure))?;
+    let ready = vm.wait_ready(deadline, &interrupt.watch()).map_err(|failure| {
+        // Many a guest that does not get ready lets one in all the same, and says which unit it waits for.
+        diagnose(ground, &vm, &guest);
+        not_ready(&record, &failure)
+    })?;
     let state = match ready.state {
         ReadyState::Running => "running",
         ReadyState::Degraded => "degraded",
@@ -170,6 +195,9 @@ pub fn boot(ground: &Ground<'_>) -> Result<Booted, Box<Failure>> {
         }
         Err(why) => {
             let lost = lost(&vm).map(|lost| format!("{lost}; ")).unwrap_or_default();
+            if let Some(vm) = vm.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+                diagnose(ground, vm, &guest);
+            }
             end(&vm);
             let short = format!("the machine booted and could not be entered: {lost}{why}");
             record.failure = Some(short.clone());
@@ -213,8 +241,16 @@ fn kernel(image: &Image) -> crate::vm::Boot {
     }
 }
 
+/// Cores and memory of the guest: those that are asked for, or what suits this host.
+pub(super) fn size_of(settings: &Settings) -> (u32, u64) {
+    match settings.size {
+        Some(MachineSize { cores, memory_mib }) => (cores, memory_mib),
+        None => size(settings.safe_mode, about::cores(), about::memory_mib()),
+    }
+}
+
 /// Cores and memory of the guest: two and a quarter of the host's, within 6-8 GiB, or what there is, within 8-16 GiB.
-pub(super) fn size(safe_mode: bool, cores: u64, host_mib: u64) -> (u32, u64) {
+fn size(safe_mode: bool, cores: u64, host_mib: u64) -> (u32, u64) {
     let all = u32::try_from(cores).unwrap_or(u32::MAX);
     if safe_mode {
         (2, (host_mib / 4).clamp(6 * 1024, 8 * 1024))
@@ -278,6 +314,20 @@ pub(super) fn watch(vm: &Vm, guest: &Arc<Guest>, interrupt: &Interrupt, runtime:
     });
 }
 
+/// Gathers what there is to see of a machine that did not come up.
+fn diagnose(ground: &Ground<'_>, vm: &Vm, guest: &Arc<Guest>) {
+    if ground.interrupt.reason().is_none() {
+        let suspect = Suspect { outside: vm.outside(), guest: Arc::clone(guest) };
+        let harvest = diagnostics::harvest(&suspect, &ground.folder, ground.mask, false);
+        (ground.say)(&format!(
+            "machine: {} files about it are in {}, gathered in {:.1} s",
+            harvest.files.len(),
+            ground.folder.join(diagnostics::FOLDER),
+            harvest.took.as_secs_f64()
+        ));
+    }
+}
+
 fn not_ready(record: &MachineRecord, failure: &BootFailure) -> Box<Failure> {
     let short = failure.to_string();
     let record = MachineRecord { failure: Some(short.clone()), ..record.clone() };
@@ -328,6 +378,22 @@ fn read(guest: &Guest, path: &str) -> Result<Vec<u8>, String> {
 pub(super) fn lost(vm: &Mutex<Option<Vm>>) -> Option<String> {
     let vm = vm.lock().unwrap_or_else(PoisonError::into_inner);
     vm.as_ref()?.alive().err().map(|loss| loss.to_string())
+}
+
+/// What can be asked of a machine after a failure; nothing if it has ended. The way in is one of its own where everybody who waits for the
+/// guest was told to give up.
+pub(super) fn suspect(
+    vm: &SharedVm,
+    ssh: SocketAddr,
+    guest: &Arc<Guest>,
+    identity: &Arc<Identity>,
+    host_key: &PublicKey,
+) -> Option<Suspect> {
+    let vm = vm.lock().unwrap_or_else(PoisonError::into_inner);
+    let vm = vm.as_ref()?;
+    let again = || Guest::new(ssh, Arc::clone(identity), host_key.clone()).map(Arc::new).ok();
+    let guest = if guest.is_cancelled() { again() } else { None }.unwrap_or_else(|| Arc::clone(guest));
+    Some(Suspect { outside: vm.outside(), guest })
 }
 
 pub(super) fn end(vm: &Mutex<Option<Vm>>) {
@@ -381,6 +447,11 @@ impl Booted {
     /// When it became ready, RFC 3339.
     pub fn ready_at(&self) -> String {
         self.record.ready_at.clone().unwrap_or_default()
+    }
+
+    /// What can be asked of it after a failure; nothing if it has ended.
+    pub fn suspect(&self) -> Option<Suspect> {
+        suspect(&self.vm, self.ssh, &self.guest, &self.identity, &self.host_key)
     }
 
     /// Ends the machine; a second time does nothing.
@@ -453,4 +524,18 @@ pub(super) fn forward(vm: &SharedVm, port: u16) -> Result<(SocketAddr, Box<dyn S
 pub fn paste_line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args()).map(std::ffi::OsStr::to_string_lossy);
     shlex::try_join(words.collect::<Vec<_>>().iter().map(AsRef::as_ref)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_credential_every_line_is_a_secret_that_looks_like_one() {
+        let age = "# created: 2026-11-25\n# public key: age1xyz0123456789\nAGE-SECRET-KEY-1QQQQQQQQQQQQ\n";
+        assert_eq!(secret_lines(age), ["AGE-SECRET-KEY-1QQQQQQQQQQQQ"]);
+        assert_eq!(secret_lines("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIE\n"), ["MC4CAQAwBQYDK2VwBCIE"]);
+        assert!(secret_lines("short\n").is_empty());
+        assert!(secrets_of("/nonexistent".into()).is_empty());
+    }
 }

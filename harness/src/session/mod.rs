@@ -2,11 +2,15 @@
 
 mod about;
 mod arguments;
+mod baseline;
+mod diagnostics;
+mod follow_up;
 mod forks;
 mod kept;
 mod list;
 mod machine;
 mod profile;
+mod reproduce;
 mod room;
 mod run;
 mod sabotage;
@@ -18,6 +22,7 @@ mod shell;
 pub use arguments::RunArguments;
 pub use kept::clean;
 pub use list::{NothingChosen, list};
+pub use reproduce::{Missing, Wish, WrongWish, reproduce};
 pub use run::{Ended, main, watch_signals};
 pub use sabotage::sabotage;
 pub use seal::seal;

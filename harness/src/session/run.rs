@@ -76,8 +76,9 @@ pub fn main(mut arguments: RunArguments) -> Ended {
         let _ = libtest_mimic::run(&arguments.libtest, listed);
         return Ended::Passed;
     }
-    match run(settings, accounts, chosen, left.collect(), filters, &arguments) {
-        Ok(ended) => ended,
+    let chosen = Chosen { scenarios: chosen, left: left.collect(), filters };
+    match run(settings, accounts, chosen, &arguments) {
+        Ok(ran) => ran.ended,
         Err(error) => complain(&format!("{error:#}"), Ended::CouldNotRun),
     }
 }
@@ -87,14 +88,37 @@ fn complain(text: &str, ended: Ended) -> Ended {
     ended
 }
 
-fn run(
+/// What is asked in a run.
+pub(super) struct Chosen {
+    /// The scenarios.
+    pub scenarios: Vec<Scenario>,
+    /// The others, which libtest counts.
+    pub left: Vec<Trial>,
+    /// The words by which they were chosen.
+    pub filters: Vec<String>,
+}
+
+/// A run that has been.
+pub(super) struct Ran {
+    /// How it ended.
+    pub ended: Ended,
+    /// Its transcript, read back.
+    pub transcript: Transcript,
+    /// Its session.
+    pub session: String,
+}
+
+/// Asks what was chosen, and leaves a signed transcript.
+///
+/// # Errors
+/// If it cannot begin, or the transcript cannot be written.
+pub(super) fn run(
     settings: Settings,
     accounts: Accounts,
-    chosen: Vec<Scenario>,
-    left: Vec<Trial>,
-    filters: Vec<String>,
+    chosen: Chosen,
     arguments: &RunArguments,
-) -> anyhow::Result<Ended> {
+) -> anyhow::Result<Ran> {
+    let Chosen { scenarios: chosen, left, filters } = chosen;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let interrupt = Arc::new(Interrupt::default());
     watch_signals(runtime.handle(), Arc::clone(&interrupt))?;
@@ -121,12 +145,13 @@ fn run(
     tell(&report::text::summary(&sealed));
     shared.say_where();
     shared.keep_if_asked();
-    Ok(match (sealed.overall_status, failed) {
+    let ended = match (sealed.overall_status, failed) {
         (OverallStatus::Success | OverallStatus::Warning, false) => Ended::Passed,
         (OverallStatus::Aborted, _) => Ended::CouldNotRun,
         _ if shared.could_not_run() => Ended::CouldNotRun,
         _ => Ended::Failed,
-    })
+    };
+    Ok(Ran { ended, transcript: sealed, session: shared.place().session.clone() })
 }
 
 /// Scenarios that are on their way at the same time unless `--test-threads` says otherwise: some more than may be asked then, which is

@@ -2,13 +2,16 @@
 
 use std::any::Any;
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use camino::{Utf8Path, Utf8PathBuf};
 
+use super::baseline::{self, Earlier, Found as FoundSoFar};
+use super::diagnostics::{self, Harvest, Suspect};
+use super::follow_up;
 use super::forks::{self, Fork, Forks};
 use super::kept::{Found, IMAGE_PATH, Kept, Key, Store};
 use super::machine::{self, Booted};
@@ -23,7 +26,7 @@ use crate::scenario::facts::Facts;
 use crate::scenario::mask::Mask;
 use crate::scenario::model::{On, Phase, Requires, Scenario, Variables};
 use crate::scenario::runner::{self, Context, Target};
-use crate::settings::{AccelChoice, KeyChoice, Settings};
+use crate::settings::{AccelChoice, Keep, KeyChoice, Settings};
 use crate::transcript::model::{
     FileRecord, ForksRecord, ImageRecord, MachineRecord, Outcome, OverallStatus, SCHEMA, ScenarioRecord,
     SensitivityRecord, TestSummary, Transcript,
@@ -39,6 +42,7 @@ pub struct Preparation {
     key: SigningKey,
     place: Place,
     qemu: Option<Qemu>,
+    earlier: Option<Earlier>,
     start: jiff::Timestamp,
     started: Instant,
 }
@@ -60,10 +64,15 @@ impl Preparation {
             // Whether a kernel boots under it is tried later; what fails here fails before an image is built.
             accel::probe(Requested::Kvm, qemu, &crate::vm::Boot::Disk)?;
         }
+        // Before the session takes its place: it may be the very folder.
+        let earlier = Some(baseline::read(settings.baseline.as_deref())?);
         let place = store::reserve(&settings.artifacts, start)?;
-        Ok(Self { settings, key, place, qemu, start, started })
+        Ok(Self { settings, key, place, qemu, earlier, start, started })
     }
 }
+
+/// The most that is gathered about failures in one session, bytes: where very much fails, the first failures say why.
+const MOST_GATHERED: u64 = 256 << 20;
 
 /// The most scenarios that are asked on one machine at the same time.
 const MOST_BESIDE: u64 = 4;
@@ -93,7 +102,7 @@ pub struct Shared {
     building: Mutex<Building>,
     /// How long the guest had been ready when the last health scenario held.
     healthy_after: Mutex<Option<Duration>>,
-    records: Mutex<Vec<ScenarioRecord>>,
+    found: Arc<FoundSoFar>,
     over: AtomicBool,
     kept: AtomicBool,
     /// Whether a machine that an earlier session saved will do.
@@ -102,6 +111,10 @@ pub struct Shared {
     claim: Mutex<Option<File>>,
     /// Whether a fork on which something failed has been kept.
     kept_fork: AtomicBool,
+    /// Bytes that were gathered about failures.
+    gathered: AtomicU64,
+    /// Folders of scenarios that failed.
+    failed_folders: Mutex<Vec<Utf8PathBuf>>,
 }
 
 /// The machine a scenario is asked on.
@@ -152,7 +165,7 @@ impl Asked<'_> {
 impl Shared {
     /// For a run of `chosen` scenarios.
     pub fn new(
-        preparation: Preparation,
+        mut preparation: Preparation,
         runtime: tokio::runtime::Handle,
         interrupt: Arc<Interrupt>,
         chosen: &[Scenario],
@@ -166,10 +179,16 @@ impl Shared {
         facts.set("harness.scenarios", &settings.scenarios);
         facts.set("settings.safe_mode", u8::from(settings.safe_mode));
         facts.set_live("harness.rss_mib", about::peak_rss_mib);
+        let found = Arc::default();
+        if let Some(earlier) = preparation.earlier.take() {
+            baseline::offer(&facts, earlier, &found);
+        }
         let names = chosen.iter().flat_map(|scenario| &scenario.secrets);
         let mut secrets: Variables = names.map(|name| (name.clone(), random_secret())).collect();
         secrets.extend(accounts.secrets(random_secret));
         secrets.values().for_each(|secret| mask.add(secret));
+        let credentials = preparation.settings.credentials.as_deref().map(machine::secrets_of);
+        credentials.iter().flatten().for_each(|secret| mask.add(secret));
         Self {
             preparation,
             runtime,
@@ -186,12 +205,14 @@ impl Shared {
             beside: Arc::new(Room::new(about::cores().min(MOST_BESIDE) as usize, 0)),
             building: Mutex::default(),
             healthy_after: Mutex::default(),
-            records: Mutex::default(),
+            found,
             over: AtomicBool::new(false),
             kept: AtomicBool::new(false),
             uses_saved: false,
             claim: Mutex::default(),
             kept_fork: AtomicBool::new(false),
+            gathered: AtomicU64::new(0),
+            failed_folders: Mutex::default(),
         }
     }
 
@@ -205,31 +226,43 @@ impl Shared {
         self.preparation.settings.sabotage
     }
 
-    /// Asks one scenario, after making ready what it needs.
+    /// Asks one scenario, after making ready what it needs. Beside what is kept of one that failed lies what one does next.
     pub fn ask(&self, scenario: &Scenario) -> ScenarioRecord {
+        let (record, harvest, machine) = self.ask_and_gather(scenario);
+        if record.outcome >= Outcome::Failed
+            && let Err(error) = self.leave_word(&record, harvest.as_ref(), &machine)
+        {
+            self.say(&format!("{}: could not write what to do next: {error}", record.name));
+        }
+        record
+    }
+
+    fn ask_and_gather(&self, scenario: &Scenario) -> (ScenarioRecord, Option<Harvest>, follow_up::Machine) {
+        let nothing = |record| (record, None, follow_up::Machine::None);
         if let Some(reason) = self.interrupt.reason() {
-            return self.unasked(scenario, Outcome::Skipped, format!("not asked: the run was cut short by {reason}"));
+            let reason = format!("not asked: the run was cut short by {reason}");
+            return nothing(self.unasked(scenario, Outcome::Skipped, reason));
         }
         let booted = match scenario.requires() {
             Requires::Nothing => None,
             Requires::Image => match self.image() {
                 Ok(_) => None,
-                Err(why) => return self.unasked(scenario, Outcome::Errored, why.clone()),
+                Err(why) => return nothing(self.unasked(scenario, Outcome::Errored, why.clone())),
             },
             Requires::Machine => match self.machine() {
                 Ok(booted) => Some(booted),
-                Err(failure) => return self.unasked(scenario, Outcome::Errored, failure.short()),
+                Err(failure) => return nothing(self.unasked(scenario, Outcome::Errored, failure.short())),
             },
         };
         if let Some((booted, missing)) =
             booted.and_then(|booted| Some((booted, booted.profile.missing(&scenario.needs)?)))
         {
             let reason = format!("`{}` has no `{missing}`", booted.profile.name);
-            return self.unasked(scenario, Outcome::Skipped, reason);
+            return nothing(self.unasked(scenario, Outcome::Skipped, reason));
         }
         let asked = match booted.map(|booted| self.machine_for(scenario, booted)).transpose() {
             Ok(asked) => asked,
-            Err((outcome, reason)) => return self.unasked(scenario, outcome, reason),
+            Err((outcome, reason)) => return nothing(self.unasked(scenario, outcome, reason)),
         };
         let facts = match &asked {
             Some(Asked::Fork(fork)) => &fork.facts,
@@ -245,12 +278,79 @@ impl Shared {
             if scenario.phase == Phase::Health && matches!(record.outcome, Outcome::Passed | Outcome::Warned) {
                 self.health_held(asked.ready_for());
             }
-            if let Asked::Fork(fork) = asked {
-                record.fork = Some(fork.record.clone());
-                self.part_with(*fork, &record);
-            }
+            let suspect = || match &asked {
+                Asked::Booted { booted, .. } => booted.suspect(),
+                Asked::Fork(fork) => fork.suspect(),
+            };
+            let failed = record.outcome >= Outcome::Failed;
+            let harvest = if failed { self.gather(scenario, suspect()) } else { None };
+            let machine = match asked {
+                Asked::Booted { .. } => follow_up::Machine::Shared,
+                Asked::Fork(fork) => {
+                    record.fork = Some(fork.record.clone());
+                    self.part_with(*fork, &record)
+                }
+            };
+            return (record, harvest, machine);
         }
-        record
+        nothing(record)
+    }
+
+    /// Gathers what there is to see of a machine on which a scenario failed.
+    fn gather(&self, scenario: &Scenario, suspect: Option<Suspect>) -> Option<Harvest> {
+        let suspect = suspect?;
+        if self.gathered.load(Ordering::SeqCst) > MOST_GATHERED {
+            let why = format!("{} MiB about earlier failures are enough", MOST_GATHERED >> 20);
+            return Some(Harvest { missing: vec![("*", why)], ..Harvest::default() });
+        }
+        let at_the_end = self.interrupt.reason().is_some();
+        let harvest = diagnostics::harvest(&suspect, &self.folder_of(&scenario.name), &self.mask, at_the_end);
+        self.gathered.fetch_add(harvest.files.values().sum(), Ordering::SeqCst);
+        Some(harvest)
+    }
+
+    /// Leaves the result and what to do next in the folder of a scenario that failed.
+    fn leave_word(
+        &self,
+        record: &ScenarioRecord,
+        harvest: Option<&Harvest>,
+        machine: &follow_up::Machine,
+    ) -> anyhow::Result<()> {
+        let Preparation { settings, place, .. } = &self.preparation;
+        let folder = self.folder_of(&record.name);
+        std::fs::create_dir_all(&folder)?;
+        lock(&self.failed_folders).push(folder.clone());
+        let booted = self.machine.get().and_then(|booted| booted.as_ref().ok());
+        let image = self.image.get().and_then(|provided| provided.as_ref().ok());
+        let ground = [
+            image.map_or("no image".to_owned(), |provided| {
+                let (disk, image) = (&provided.files[0], &provided.image);
+                format!("image {} ({}), {}", image.disk, image.provider.word(), disk.digest)
+            }),
+            booted.map_or("no machine".to_owned(), |booted| {
+                let (profile, accelerator) = (&booted.profile, &booted.record.accelerator);
+                format!("guest {} {}, {accelerator}; asked on: {}", profile.name, profile.version, record.machine)
+            }),
+        ];
+        let run = follow_up::Run {
+            settings,
+            session: &place.session,
+            transcript: &place.transcript,
+            program: &follow_up::program(),
+            ground: ground.join("\n"),
+        };
+        let result = serde_json::to_string_pretty(record)?;
+        std::fs::write(folder.join(follow_up::RESULT), self.mask.text(&result))?;
+        let readme = follow_up::readme(record, harvest, machine, &run);
+        std::fs::write(folder.join(follow_up::README), self.mask.text(&readme))?;
+        let took = harvest.map(|harvest| format!(", gathered in {:.1} s", harvest.took.as_secs_f64()));
+        let took = took.unwrap_or_default();
+        self.say(&format!(
+            "{}: what there is to see, and what to do next: {folder}/{}{took}",
+            record.name,
+            follow_up::README
+        ));
+        Ok(())
     }
 
     /// What a scenario is run with, on the machine it has, if it needs one.
@@ -298,7 +398,12 @@ impl Shared {
 
     /// Where a fork leaves its logs: beside the long answers of its scenario.
     fn fork_folder(&self, scenario: &Scenario) -> Utf8PathBuf {
-        self.preparation.place.folder.join(scenario.name.replace("::", "/")).join("machine")
+        self.folder_of(&scenario.name).join("machine")
+    }
+
+    /// The folder of what a scenario leaves.
+    fn folder_of(&self, scenario: &str) -> Utf8PathBuf {
+        self.preparation.place.folder.join(scenario.replace("::", "/"))
     }
 
     /// What forks are made of: the machine is saved when the first is asked for, and ends.
@@ -427,7 +532,7 @@ impl Shared {
     fn key_of_saved(&self, provided: &Provided, qemu: &Qemu) -> Key {
         let Provided { image, files } = provided;
         let settings = &self.preparation.settings;
-        let (cores, memory_mib) = machine::size(settings.safe_mode, about::cores(), about::memory_mib());
+        let (cores, memory_mib) = machine::size_of(settings);
         let program = std::fs::metadata(&qemu.system).map(|file| (file.len(), file.modified().ok()));
         let digests = files.iter().map(|file| format!("{} {}", file.role, file.digest));
         let command_line = match &image.boot {
@@ -448,19 +553,28 @@ impl Shared {
         parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// Ends a fork. The first on which something failed is kept on disk, if machines are to be kept.
-    fn part_with(&self, fork: Fork, record: &ScenarioRecord) {
-        let failed = record.outcome >= Outcome::Failed && fork.lost().is_none() && self.interrupt.reason().is_none();
-        if failed && self.preparation.settings.keep_vm && !self.kept_fork.swap(true, Ordering::SeqCst) {
+    /// Ends a fork. The first that is to stay is kept on disk.
+    fn part_with(&self, fork: Fork, record: &ScenarioRecord) -> follow_up::Machine {
+        let lost = fork.lost().is_some();
+        let wanted = match self.preparation.settings.keep_vm {
+            Keep::Nothing => false,
+            Keep::Failed => record.outcome >= Outcome::Failed,
+            Keep::Always => true,
+        };
+        let wanted = wanted && !lost && self.interrupt.reason().is_none();
+        let mut machine = if lost { follow_up::Machine::None } else { follow_up::Machine::Ended };
+        if wanted && !self.kept_fork.swap(true, Ordering::SeqCst) {
             let name = format!("{}/{}", self.preparation.place.session, record.name);
             match fork.keep() {
                 Ok(()) => {
+                    machine = follow_up::Machine::Kept;
                     self.say(&format!("the machine of {} is kept; enter it with: hermetic shell {name}", record.name))
                 }
                 Err(why) => self.say(&format!("the machine of {} is not kept: {why}", record.name)),
             }
         }
         self.mask_logs(&fork.end());
+        machine
     }
 
     /// Whether a scenario may meet others on its machine. Boots and saves the machine if it has to be known.
@@ -498,7 +612,7 @@ impl Shared {
 
     /// Keeps a record.
     pub fn record(&self, record: ScenarioRecord) {
-        lock(&self.records).push(record);
+        lock(&self.found.records).push(record);
     }
 
     fn image(&self) -> Result<&Provided, &String> {
@@ -540,7 +654,9 @@ impl Shared {
 
     /// The machine, booted when it is first asked for.
     pub fn machine(&self) -> Result<&Booted, &machine::Failure> {
-        self.machine.get_or_init(|| self.boot()).as_ref().map_err(|failure| &**failure)
+        let machine = self.machine.get_or_init(|| self.boot()).as_ref().map_err(|failure| &**failure)?;
+        self.found.machine.get_or_init(|| (machine.record.clone(), machine.profile.name.clone()));
+        Ok(machine)
     }
 
     fn boot(&self) -> Result<Booted, Box<machine::Failure>> {
@@ -559,6 +675,7 @@ impl Shared {
             runtime: &self.runtime,
             interrupt: &self.interrupt,
             facts: &self.facts,
+            mask: &self.mask,
             say: &|text| self.say(text),
         };
         if self.uses_saved
@@ -598,11 +715,15 @@ impl Shared {
         if !self.kept.load(Ordering::SeqCst) {
             self.end_machine();
         }
+        // What was learnt to be a secret later on may be in what was gathered before.
+        for folder in lock(&self.failed_folders).iter() {
+            self.mask_logs(&folder.join(diagnostics::FOLDER));
+        }
         let provided = self.image.get().and_then(|provided| provided.as_ref().ok());
         let unchanged = provided.filter(|_| machine.is_some()).map(unchanged);
         let image = provided.map(|provided| record_of(provided, unchanged));
         let profile = booted.and_then(|booted| booted.as_ref().ok()).map(|booted| &booted.profile);
-        let mut records = lock(&self.records).clone();
+        let mut records = lock(&self.found.records).clone();
         records.sort_by_key(|record| record.started_ms);
         // The clock may have been set meanwhile; what passed has passed.
         let end = self.preparation.start + self.elapsed();
@@ -671,11 +792,16 @@ impl Shared {
         if self.interrupt.reason().is_some() {
             return false;
         }
-        let failed = lock(&self.records).iter().any(|record| record.outcome >= Outcome::Failed);
+        let failed = lock(&self.found.records).iter().any(|record| record.outcome >= Outcome::Failed);
         let saved = self.forks.get().is_some_and(Result::is_ok);
         let alive =
             self.machine.get().is_some_and(|booted| booted.as_ref().is_ok_and(|booted| booted.lost().is_none()));
-        self.preparation.settings.keep_vm && failed && alive && !saved
+        let wanted = match self.preparation.settings.keep_vm {
+            Keep::Nothing => false,
+            Keep::Failed => failed,
+            Keep::Always => true,
+        };
+        wanted && alive && !saved
     }
 
     /// Why there was no image, or nothing was started, if so.
@@ -715,6 +841,11 @@ impl Shared {
         }
         let Some(Ok(booted)) = self.machine.get() else { return };
         match booted.way_in() {
+            Ok(mut way) if self.preparation.settings.keep_vm == Keep::Always => {
+                if let Err(error) = way.ssh.status() {
+                    tell(&format!("could not run ssh: {error}"));
+                }
+            }
             Ok(way) => {
                 let line = machine::paste_line(&way.ssh);
                 tell(&format!("the machine is kept until ^C; enter it with:\n  {line}"));
@@ -730,7 +861,9 @@ impl Shared {
         if let Some(Ok(booted)) = self.machine.get() {
             booted.end();
         }
-        self.mask_logs(&self.preparation.place.folder.join("machine"));
+        let folder = self.preparation.place.folder.join("machine");
+        self.mask_logs(&folder.join(diagnostics::FOLDER));
+        self.mask_logs(&folder);
     }
 
     /// Where everything is, for people.
@@ -883,7 +1016,7 @@ fn whole_seconds(start: &str, end: &str) -> u64 {
 }
 
 /// A secret of 128 bits, as hexadecimal digits.
-fn random_secret() -> String {
+pub(super) fn random_secret() -> String {
     let mut bytes = [0; 16];
     // The kernel's random source does not fail once it is seeded (getrandom(2)).
     ssh_key::rand_core::RngCore::fill_bytes(&mut ssh_key::rand_core::OsRng, &mut bytes);

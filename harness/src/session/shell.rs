@@ -12,6 +12,7 @@ use crate::interrupt::Interrupt;
 use crate::scenario::accounts::Accounts;
 use crate::scenario::model::Requires;
 use crate::settings::Settings;
+use crate::transcript::store;
 use crate::vm::Qemu;
 
 /// Enters a failed machine that `RAVE_KEEP_VM=1` kept, at the moment of the failure: `<session>/<scenario>`.
@@ -24,6 +25,8 @@ pub fn resume(name: &str) -> anyhow::Result<()> {
     watch_signals(runtime.handle(), interrupt)?;
     let settings = Settings::from_environment()?;
     let (session, scenario) = name.split_once('/').context("name it as <session>/<scenario>")?;
+    // Nobody throws it away meanwhile.
+    let _held = store::hold(&settings.artifacts.join(session));
     let folder = settings.artifacts.join(session).join(scenario.replace("::", "/")).join("machine");
     let (vm, mut way) = forks::resume(&folder, &Qemu::find()?, runtime.handle())?;
     eprintln!("its clock stands where it stood; what is changed here is gone afterwards");

@@ -4,6 +4,7 @@ pub mod canonical;
 pub mod dsse;
 pub mod model;
 pub mod policy;
+pub mod read;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod schema;

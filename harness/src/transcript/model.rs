@@ -92,7 +92,7 @@ impl Transcript {
     }
 
     /// All results in order.
-    pub fn results(&self) -> impl Iterator<Item = &ScenarioRecord> {
+    pub fn results(&self) -> impl Iterator<Item = &ScenarioRecord> + Clone {
         self.sections().into_iter().flat_map(|(_, _, records)| records)
     }
 

@@ -1,9 +1,12 @@
 //! Ordinary tests of the harness, in one binary. None of them boots a machine.
 
+mod baseline;
 mod evidence;
 mod flake;
 mod forgeries;
 mod nix;
+mod prune;
+mod reproduce;
 mod run;
 mod ssh;
 mod sshd;

@@ -30,6 +30,12 @@ impl Project {
         self
     }
 
+    /// Without a setting that it had.
+    pub fn without(mut self, name: &str) -> Self {
+        self.settings.retain(|(known, _)| known != name);
+        self
+    }
+
     /// With a Nix store of its own, so that any user can build and nothing outside changes.
     pub fn with_nix(mut self) -> Self {
         let path = |name: &str| self.path("nix").join(name).to_str().unwrap().to_owned();
