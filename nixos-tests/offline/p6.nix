@@ -27,7 +27,8 @@ else
     profile = builtins.fromJSON config.environment.etc."rave/profile.json".text;
     secrets = config.rave.secrets.owners;
     bridge = config.environment.etc."rave/bridge.toml".source.value;
-    sandbox = if config.rave.fullPipe then config.environment.etc."rave/sandbox.toml".source.value else { };
+    sandbox =
+      if config.rave.fullPipe then config.environment.etc."rave/sandbox.toml".source.value else { };
     nftables = config.networking.nftables.tables.rave.content;
     workhorse = config.systemd.services.gitlab-workhorse.serviceConfig.ExecStart;
     locations = builtins.attrNames config.services.nginx.virtualHosts."rave.local".locations;

@@ -3,15 +3,13 @@
 { config, lib, ... }:
 let
   pick = safe: full: if config.rave.safeMode then safe else full;
-  bound =
-    memory: cpu: tasks:
-    {
-      serviceConfig = {
-        MemoryMax = memory;
-        CPUQuota = cpu;
-        TasksMax = tasks;
-      };
+  bound = memory: cpu: tasks: {
+    serviceConfig = {
+      MemoryMax = memory;
+      CPUQuota = cpu;
+      TasksMax = tasks;
     };
+  };
 in
 {
   # All of GitLab's units are in one slice.
