@@ -34,5 +34,9 @@ else
     locations = builtins.attrNames config.services.nginx.virtualHosts."rave.local".locations;
     rules = config.security.polkit.extraConfig;
     issuers = map (provider: provider.issuer) config.services.matrix-synapse.settings.oidc_providers;
+    order = {
+      secrets_before = config.systemd.services.sops-install-secrets.before;
+      gitlab_db_config_after = config.systemd.services.gitlab-db-config.after;
+    };
     authentication = config.services.postgresql.authentication;
   }

@@ -102,6 +102,12 @@ in
     '';
   };
 
+  # The module orders it after gitlab-postgresql.target, which there is not: without this it may look for a database that is still made.
+  systemd.services.gitlab-db-config = {
+    requires = [ "gitlab-postgresql.service" ];
+    after = [ "gitlab-postgresql.service" ];
+  };
+
   # Group, bot, OAuth applications, runner; and the accounts that are handed in as the credential rave.accounts.
   systemd.services.rave-gitlab-setup = {
     description = "What the appliance needs in GitLab";
