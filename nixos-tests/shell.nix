@@ -25,6 +25,7 @@ mkShell {
     cpio
     xz
     jq
+    libxml2
     curl
     git
     shellcheck

@@ -10,6 +10,7 @@
   curl,
   git,
   jq,
+  util-linux,
   python3,
 }:
 writeShellApplication {
@@ -23,6 +24,7 @@ writeShellApplication {
     curl
     git
     jq
+    util-linux
     (python3.withPackages (python: [
       python.authlib
       python.python-gitlab

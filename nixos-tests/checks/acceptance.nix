@@ -41,6 +41,8 @@ let
           openssl
           curl
           jq
+          # setsid
+          util-linux
           # Clients that nobody here wrote, for what scenarios ask from outside.
           (python3.withPackages (python: [
             python.authlib

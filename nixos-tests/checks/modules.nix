@@ -34,7 +34,8 @@ in
       ]:
           assert line in settings.splitlines(), line
       machine.succeed("test -s /etc/ssh/ssh_host_ed25519_key && ! test -e /etc/ssh/ssh_host_rsa_key")
-      machine.fail("ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o KexAlgorithms=ecdh-sha2-nistp256 root@127.0.0.1 true")
+      weak = machine.fail("ssh -o BatchMode=yes -o KexAlgorithms=ecdh-sha2-nistp256 root@127.0.0.1 true 2>&1")
+      assert "no matching key exchange method found" in weak, weak
     '';
   };
 
@@ -63,7 +64,9 @@ in
           assert header.lower() in page.lower(), header
       code = machine.succeed("curl -sS -o /dev/null -w '%{http_code}' --cacert /etc/rave/ca.crt https://rave.local:3002/nowhere")
       assert code == "404", code
-      machine.fail("curl -sS https://rave.local:3002/")
+      machine.succeed("curl -fsS https://rave.local:3002/")
+      refused = machine.fail("curl -sS --cacert ${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt https://rave.local:3002/ 2>&1")
+      assert "certificate" in refused, refused
       assert machine.succeed("stat -c '%a %U' /etc/rave/secrets/tls.key").strip() == "400 nginx"
       machine.fail("grep -r 'PRIVATE KEY' /etc/rave/ca.crt /etc/rave/tls.crt")
     '';
@@ -83,6 +86,7 @@ in
     ];
     testScript = ''
       machine.wait_for_unit("sops-install-secrets.service")
+      assert "sysinit.target" in machine.succeed("systemctl show --value --property=Before sops-install-secrets.service").split()
       assert machine.succeed("stat -Lc '%a %U' /etc/rave/secrets/bridge-as-token").strip() == "400 root"
       assert len(machine.succeed("cat /etc/rave/secrets/bridge-as-token").strip()) >= 32
       assert machine.succeed("findmnt -no FSTYPE -T /run/secrets.d").strip() in ["ramfs", "tmpfs"]
@@ -124,7 +128,8 @@ in
       query = "select datcollate, datctype from pg_database where datname = 'synapse'"
       assert machine.succeed(f"sudo -u postgres psql -XAtqc \"{query}\"").strip() == "C|C"
       assert machine.succeed("sudo -u postgres psql -XAtqc 'show listen_addresses'").strip() == ""
-      machine.fail("sudo -u grafana psql -d synapse -U synapse -c 'select 1'")
+      refused = machine.fail("sudo -u grafana psql -d synapse -U synapse -c 'select 1' 2>&1")
+      assert "Peer authentication failed" in refused, refused
     '';
   };
 }

@@ -31,7 +31,8 @@ let
     let
       written = if isFunction module || isAttrs module then module else import module;
       found = if isFunction written then written arguments else written;
-      parts = if found ? options || found ? config then found.config or { } else removeAttrs found [ "imports" ];
+      parts =
+        if found ? options || found ? config then found.config or { } else removeAttrs found [ "imports" ];
     in
     [
       {
@@ -122,12 +123,18 @@ let
         let
           found = opened definition;
         in
-        if isAttrs found.value && found.value ? ${name} then [ (found // { value = found.value.${name}; }) ] else [ ]
+        if isAttrs found.value && found.value ? ${name} then
+          [ (found // { value = found.value.${name}; }) ]
+        else
+          [ ]
       ) definitions
     );
 
   holding =
-    definitions: filter (definition: builtins.all (condition: condition) definition.conditions) (map opened definitions);
+    definitions:
+    filter (definition: builtins.all (condition: condition) definition.conditions) (
+      map opened definitions
+    );
 
   fail = option: why: throw "${option}: ${why}";
 
@@ -151,29 +158,37 @@ let
         else if builtins.all (other: other == value) values then
           value
         else
-          fail path "is defined differently in ${concatStringsSep ", " (map (definition: definition.file) counted)}";
+          fail path "is defined differently in ${
+            concatStringsSep ", " (map (definition: definition.file) counted)
+          }";
     in
     if values == [ ] then
       node.default or (fail path "is read, but not defined, and the table has no default")
     else if table.holds node.type merged then
       merged
     else
-      fail path "a value of ${head (map (definition: definition.file) counted)} is not of type `${node.type}` (${node.source})";
+      fail path "a value of ${
+        head (map (definition: definition.file) counted)
+      } is not of type `${node.type}` (${node.source})";
 
   # Free-form settings: the same rules for every key.
   deep =
     path: values:
     builtins.zipAttrsWith (
       name: values:
-      merge "${path}.${name}" {
-        type = "anything";
-        source = "free-form";
-      } (map (value: {
-        inherit value;
-        file = "several modules";
-        conditions = [ ];
-        forced = false;
-      }) values)
+      merge "${path}.${name}"
+        {
+          type = "anything";
+          source = "free-form";
+        }
+        (
+          map (value: {
+            inherit value;
+            file = "several modules";
+            conditions = [ ];
+            forced = false;
+          }) values
+        )
     ) values;
 
   # The configuration below one branch, lazily.
@@ -191,7 +206,8 @@ let
           found = opened definition;
         in
         if isAttrs found.value then mapAttrs (_: _: null) found.value else { };
-      child = name: configured (path ++ [ name ]) (children.${name} or wildcard) (within name definitions);
+      child =
+        name: configured (path ++ [ name ]) (children.${name} or wildcard) (within name definitions);
       fixed = filter (name: name != "<name>" && name != "*") (attrNames children);
       label = concatStringsSep "." path;
     in
@@ -204,7 +220,9 @@ let
           if isList definition.value then
             genList (
               index:
-              configured (path ++ [ (toString index) ]) element [ (definition // { value = elemAt definition.value index; }) ]
+              configured (path ++ [ (toString index) ]) element [
+                (definition // { value = elemAt definition.value index; })
+              ]
             ) (length definition.value)
           else
             fail label "is not a list"
@@ -250,7 +268,13 @@ let
         if children ? ${name} || children ? "<name>" then
           visit (path ++ [ name ]) (children.${name} or children."<name>") (within name held)
         else
-          [ { error = "${label}${if path == [ ] then "" else "."}${name}: there is no such option (${(head (within name held)).file})"; } ];
+          [
+            {
+              error = "${label}${
+                if path == [ ] then "" else "."
+              }${name}: there is no such option (${(head (within name held)).file})";
+            }
+          ];
       names = attrNames (foldl' (names: definition: names // definition.value) { } held);
     in
     if held == [ ] then
@@ -269,7 +293,10 @@ let
             definition:
             if isList definition.value then
               genList (
-                index: visit (path ++ [ (toString index) ]) children."*" [ (definition // { value = elemAt definition.value index; }) ]
+                index:
+                visit (path ++ [ (toString index) ]) children."*" [
+                  (definition // { value = elemAt definition.value index; })
+                ]
               ) (length definition.value)
             else
               [ [ { error = "${label}: is not a list (${definition.file})"; } ] ]

@@ -91,14 +91,12 @@ let
     modules = [
       ../p6
       {
-        options =
-          builtins.mapAttrs (_: branch) (table.without declaredElsewhere).children
-          // {
-            assertions = mkOption {
-              type = types.listOf types.raw;
-              default = [ ];
-            };
+        options = builtins.mapAttrs (_: branch) (table.without declaredElsewhere).children // {
+          assertions = mkOption {
+            type = types.listOf types.raw;
+            default = [ ];
           };
+        };
         config.rave.packages = {
           bridge = pkgs.git;
           sandbox = pkgs.git;
@@ -115,22 +113,26 @@ let
         config = {
           sops.package = pkgs.sops;
           sops.validationPackage = pkgs.sops;
-          users.users = lib.genAttrs [ "gitlab" "grafana" "matrix-synapse" "root" ] (group: { inherit group; });
+          users.users = lib.genAttrs [ "gitlab" "grafana" "matrix-synapse" "root" ] (group: {
+            inherit group;
+          });
         };
       }
     ];
   };
 
   # What somebody set, not what is so by default.
-  defined = lib.filter (option: option.isDefined && option.highestPrio < (lib.mkOptionDefault null).priority) (
-    lib.collect lib.isOption (
-      # Messages of assertions are for those that fail.
-      removeAttrs evaluated.options [
-        "_module"
-        "assertions"
-      ]
-    )
-  );
+  defined =
+    lib.filter (option: option.isDefined && option.highestPrio < (lib.mkOptionDefault null).priority)
+      (
+        lib.collect lib.isOption (
+          # Messages of assertions are for those that fail.
+          removeAttrs evaluated.options [
+            "_module"
+            "assertions"
+          ]
+        )
+      );
   look = option: builtins.deepSeq option.value (lib.showOption option.loc);
   failed = lib.filter (assertion: !assertion.assertion) evaluated.config.assertions;
 in

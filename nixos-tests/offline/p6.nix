@@ -27,11 +27,16 @@ else
     profile = builtins.fromJSON config.environment.etc."rave/profile.json".text;
     secrets = config.rave.secrets.owners;
     bridge = config.environment.etc."rave/bridge.toml".source.value;
-    sandbox = if config.rave.fullPipe then config.environment.etc."rave/sandbox.toml".source.value else { };
+    sandbox =
+      if config.rave.fullPipe then config.environment.etc."rave/sandbox.toml".source.value else { };
     nftables = config.networking.nftables.tables.rave.content;
     workhorse = config.systemd.services.gitlab-workhorse.serviceConfig.ExecStart;
     locations = builtins.attrNames config.services.nginx.virtualHosts."rave.local".locations;
     rules = config.security.polkit.extraConfig;
     issuers = map (provider: provider.issuer) config.services.matrix-synapse.settings.oidc_providers;
+    order = {
+      secrets_before = config.systemd.services.sops-install-secrets.before;
+      gitlab_db_config_after = config.systemd.services.gitlab-db-config.after;
+    };
     authentication = config.services.postgresql.authentication;
   }

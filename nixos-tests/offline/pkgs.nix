@@ -10,7 +10,11 @@ let
         version = "0";
         outPath = "/nix/store/00000000000000000000000000000000-${name}";
         override = _: self;
-        overrideAttrs = f: made name (f { nativeBuildInputs = [ ]; });
+        overrideAttrs =
+          f:
+          made name (f {
+            nativeBuildInputs = [ ];
+          });
         withPackages = _: self;
         git = self;
         meta = { };
@@ -19,11 +23,14 @@ let
     self;
   # Something built from attributes, which are looked at.
   made = name: attributes: builtins.deepSeq (shallow attributes) (package name);
-  shallow = builtins.mapAttrs (_: value: if builtins.isString value || builtins.isList value then builtins.typeOf value else null);
+  shallow = builtins.mapAttrs (
+    _: value: if builtins.isString value || builtins.isList value then builtins.typeOf value else null
+  );
 
   names = [
     "age"
     "bash"
+    "cacert"
     "cargo"
     "clippy"
     "coreutils"
@@ -32,6 +39,7 @@ let
     "dropbear"
     "e2fsprogs"
     "element-web"
+    "fakeroot"
     "git"
     "gitaly"
     "gitlab"
@@ -42,6 +50,7 @@ let
     "iproute2"
     "jq"
     "kmod"
+    "libxml2"
     "linux"
     "matrix-synapse"
     "minisign"
@@ -61,6 +70,7 @@ let
     "qemu_kvm"
     "rustc"
     "rustfmt"
+    "shadow"
     "shellcheck"
     "sops"
     "systemd"
@@ -82,7 +92,9 @@ let
       in
       function (known // given);
     symlinkJoin = attributes: made attributes.name attributes // (attributes.passthru or { });
-    runCommand = name: attributes: script: builtins.seq "${script}" (made name attributes);
+    runCommand =
+      name: attributes: script:
+      builtins.seq "${script}" (made name attributes);
     mkShell = made "shell";
     writeShellApplication = attributes: builtins.seq attributes.text (made attributes.name attributes);
     writeShellScript = name: text: builtins.seq text (package name);
@@ -98,7 +110,8 @@ let
       gnutar = package "gnutar-static";
     };
     testers.runNixOSTest =
-      test: builtins.deepSeq test.nodes.machine.imports (builtins.seq test.testScript (package test.name));
+      test:
+      builtins.deepSeq test.nodes.machine.imports (builtins.seq test.testScript (package test.name));
   };
 in
 pkgs

@@ -24,9 +24,7 @@ let
     let
       parts = filter (part: isList part || part != "") (split ''"([^"]*)"|\.'' option);
     in
-    filter (part: part != null) (
-      map (part: if isList part then elemAt part 0 else part) parts
-    );
+    filter (part: part != null) (map (part: if isList part then elemAt part 0 else part) parts);
 
   insert =
     tree: parts: leaf:
@@ -68,7 +66,9 @@ rec {
     foldl' (
       tree: row:
       insert tree row.parts (
-        { inherit (row) option type source; }
+        {
+          inherit (row) option type source;
+        }
         // (if row.default == { } then { } else { default = row.default.value; })
       )
     ) { } (filter (row: !(left row)) rows);

@@ -1,17 +1,15 @@
-# What each service may use. The sum leaves room for the kernel and the file cache in the machine that the budgets are for:
-# two cores and 8 GiB in safe mode, else four cores and 16 GiB.
+# The most that each service may use: two cores and 8 GiB in safe mode, else four cores and 16 GiB. These are ceilings, not shares:
+# together they are more than the machine has, and whoever grows beyond his own is stopped before he takes what others need.
 { config, lib, ... }:
 let
   pick = safe: full: if config.rave.safeMode then safe else full;
-  bound =
-    memory: cpu: tasks:
-    {
-      serviceConfig = {
-        MemoryMax = memory;
-        CPUQuota = cpu;
-        TasksMax = tasks;
-      };
+  bound = memory: cpu: tasks: {
+    serviceConfig = {
+      MemoryMax = memory;
+      CPUQuota = cpu;
+      TasksMax = tasks;
     };
+  };
 in
 {
   # All of GitLab's units are in one slice.
@@ -21,7 +19,7 @@ in
   };
 
   systemd.services = {
-    matrix-synapse = bound (pick "768M" "2G") "100%" 256;
+    matrix-synapse = bound (pick "1G" "2G") "100%" 256;
     postgresql = bound (pick "1G" "2G") "150%" 256;
     grafana = bound (pick "512M" "1G") "50%" 256;
     prometheus = bound (pick "384M" "1G") "50%" 128;

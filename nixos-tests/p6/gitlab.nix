@@ -15,24 +15,35 @@ let
   proxy = import ./proxy.nix;
 
   # gitaly's configuration is fixed by the module, so gitaly reads it with one line more. Its package carries its git.
+  withRelativeRoot = pkgs.writeShellScript "gitaly" ''
+    if [ $# != 1 ] || [ ! -f "$1" ]; then
+      exec ${pkgs.gitaly}/bin/gitaly "$@"
+    fi
+    settings=${cfg.statePath}/config/gitaly.toml
+    ${pkgs.gnused}/bin/sed '/^\[gitlab\]$/a relative_url_root = "${root}"' "$1" > "$settings"
+    exec ${pkgs.gitaly}/bin/gitaly "$settings"
+  '';
   gitaly = pkgs.symlinkJoin {
     name = "gitaly-with-relative-root";
     paths = [ pkgs.gitaly ];
     passthru.git = pkgs.gitaly.git;
     postBuild = ''
       rm $out/bin/gitaly
-      cp ${
-        pkgs.writeShellScript "gitaly" ''
-          if [ $# != 1 ] || [ ! -f "$1" ]; then
-            exec ${pkgs.gitaly}/bin/gitaly "$@"
-          fi
-          settings=${cfg.statePath}/config/gitaly.toml
-          ${pkgs.gnused}/bin/sed '/^\[gitlab\]$/a relative_url_root = "${root}"' "$1" > "$settings"
-          exec ${pkgs.gitaly}/bin/gitaly "$settings"
-        ''
-      } $out/bin/gitaly
+      cp ${withRelativeRoot} $out/bin/gitaly
     '';
   };
+
+  workhorse = [
+    "${cfg.packages.gitlab-workhorse}/bin/gitlab-workhorse"
+    "-listenUmask 0"
+    "-listenNetwork unix"
+    "-listenAddr /run/gitlab/gitlab-workhorse.socket"
+    "-authSocket ${cfg.statePath}/tmp/sockets/gitlab.socket"
+    "-authBackend http://localhost:8080${root}"
+    "-documentRoot ${cfg.packages.gitlab}/share/gitlab/public"
+    "-config ${cfg.statePath}/config/gitlab-workhorse.toml"
+    "-secretPath ${cfg.statePath}/.gitlab_workhorse_secret"
+  ];
 in
 {
   rave.secrets.owners = {
@@ -79,19 +90,7 @@ in
   };
 
   # The module's own arguments, and the one from which workhorse takes the prefix; the socket is still where it asks.
-  systemd.services.gitlab-workhorse.serviceConfig.ExecStart = lib.mkForce (
-    toString [
-      "${cfg.packages.gitlab-workhorse}/bin/gitlab-workhorse"
-      "-listenUmask 0"
-      "-listenNetwork unix"
-      "-listenAddr /run/gitlab/gitlab-workhorse.socket"
-      "-authSocket ${cfg.statePath}/tmp/sockets/gitlab.socket"
-      "-authBackend http://localhost:8080${root}"
-      "-documentRoot ${cfg.packages.gitlab}/share/gitlab/public"
-      "-config ${cfg.statePath}/config/gitlab-workhorse.toml"
-      "-secretPath ${cfg.statePath}/.gitlab_workhorse_secret"
-    ]
-  );
+  systemd.services.gitlab-workhorse.serviceConfig.ExecStart = lib.mkForce (toString workhorse);
 
   # No slash at the end, and no path in proxy_pass: the prefix is kept, for workhorse to see.
   services.nginx.virtualHosts.${config.rave.host}.locations.${root} = {
@@ -101,6 +100,12 @@ in
       ${proxy}
       proxy_request_buffering off;
     '';
+  };
+
+  # The module orders it after gitlab-postgresql.target, which there is not: without this it may look for a database that is still made.
+  systemd.services.gitlab-db-config = {
+    requires = [ "gitlab-postgresql.service" ];
+    after = [ "gitlab-postgresql.service" ];
   };
 
   # Group, bot, OAuth applications, runner; and the accounts that are handed in as the credential rave.accounts.

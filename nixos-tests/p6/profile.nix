@@ -22,9 +22,7 @@ let
     gitlab = lib.optionalAttrs services.gitlab.enable (
       real "gitlab-ce" services.gitlab.packages.gitlab
     );
-    oidc = lib.optionalAttrs services.gitlab.enable (
-      real "gitlab-ce" services.gitlab.packages.gitlab
-    );
+    oidc = lib.optionalAttrs services.gitlab.enable (real "gitlab-ce" services.gitlab.packages.gitlab);
     matrix = lib.optionalAttrs services.matrix-synapse.enable (
       real "synapse" services.matrix-synapse.package
     );

@@ -32,8 +32,14 @@
 
   systemd.services.gitlab-runner = lib.mkIf config.rave.fullPipe {
     requires = [ "rave-gitlab-setup.service" ];
-    after = [ "rave-gitlab-setup.service" ];
+    after = [
+      "rave-gitlab-setup.service"
+      # It signs in with GitLab's public address, and the module does not try again.
+      "nginx.service"
+    ];
     serviceConfig = {
+      Restart = "on-failure";
+      RestartSec = "10s";
       NoNewPrivileges = true;
       PrivateDevices = true;
       ProtectControlGroups = true;

@@ -37,6 +37,9 @@ in
       }) config.rave.secrets.owners;
     };
 
+    # sops-nix lets sysinit.target want this unit, not wait for it: services would start before their secrets are there.
+    systemd.services.sops-install-secrets.before = [ "sysinit.target" ];
+
     systemd.services.rave-age-key = {
       description = "The key that opens this machine's secrets";
       requiredBy = [ "sops-install-secrets.service" ];

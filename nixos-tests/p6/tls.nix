@@ -1,6 +1,14 @@
 # A CA of this machine's own and the certificate it signs, made at the first boot. The CA's key never reaches the disk.
-{ config, pkgs, ... }:
 {
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+{
+  # Nobody else is spoken TLS with, so nobody else is trusted.
+  environment.etc."ssl/certs/ca-certificates.crt".source = lib.mkForce "/etc/rave/ca.crt";
+
   systemd.services.rave-tls = {
     description = "CA and certificate of this machine, made at its first boot";
     wantedBy = [ "multi-user.target" ];

@@ -208,6 +208,13 @@ fn gitlabs_relative_root_is_known_in_all_five_places() {
 }
 
 #[test]
+fn services_wait_for_what_their_modules_do_not_make_them_wait_for() {
+    let order = &p6("{ }").unwrap()["order"];
+    assert_eq!(order["secrets_before"], serde_json::json!(["sysinit.target"]));
+    assert_eq!(order["gitlab_db_config_after"], serde_json::json!(["gitlab-postgresql.service"]));
+}
+
+#[test]
 fn secrets_are_all_there_and_all_encrypted() {
     let wanted = names(&p6("{ }").unwrap()["secrets"]);
     let file = text("nixos-tests/secrets/test.yaml");

@@ -144,6 +144,49 @@ fn a_machine_is_asked_in_every_way_and_nothing_is_left() {
     assert!(minisign.status.success());
 }
 
+const GIVEN_TEXT: &str = "AGE-SECRET-KEY-GIVEN\n";
+const GIVEN_BYTES: &[u8] = b"\0\x01\xff\n\0";
+const GIVEN: &str = r#"
+summary = "The guest has what was given, and nobody else"
+needs   = ["ssh"]
+timeout = "120s"
+
+# As systemd looks for it: a string of the firmware for each file.
+[[step]]
+name   = "each file is a credential of its name"
+run    = "cat /sys/firmware/dmi/entries/11-*/raw | tr '\\0' '\\n' | grep -o 'io.systemd.credential.binary:given[^=]*=' | sort"
+stdout = { lines = ["io.systemd.credential.binary:given.bytes=", "io.systemd.credential.binary:given.text="] }
+
+[[step]]
+name   = "byte for byte"
+run    = "cd /run/credentials && sha256sum given.bytes given.text"
+stdout = { lines = [
+    "17f752cd41dd2c66a7944e664435da6af16fe5cc8c35f3df86714f4d74f344f1  given.bytes",
+    "11d09db611a579838e2b7759b21456f5012c1873d5d2eafa558c93a5450a41ff  given.text",
+] }
+
+# Nor as the string that it becomes.
+[[step]]
+name   = "in no argument or environment of a process here"
+host   = "exec 3<&0; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | grep -caF --file=/dev/fd/3"
+stdin  = "AGE-SECRET-KEY-GIVEN\nQUdFLVNFQ1JFVC1LRVktR0lWRU4K"
+exit   = 1
+stdout = { equals = 0 }
+"#;
+
+#[test]
+fn a_folder_of_credentials_arrives_in_the_guest() {
+    let project = project("ok", &[("boot/given", GIVEN)]);
+    let folder = project.path("credentials");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("given.text"), GIVEN_TEXT).unwrap();
+    std::fs::write(folder.join("given.bytes"), GIVEN_BYTES).unwrap();
+    let project = project.set("RAVE_CREDENTIALS", &folder);
+    project.hermetic(&["run"]).check(0, &["test boot::given ... ok", "SUCCESS: 1 passed"]);
+    nothing_left(&project);
+    assert_eq!(project.transcript()["harness"]["settings"]["RAVE_CREDENTIALS"], folder.to_str().unwrap());
+}
+
 #[test]
 fn a_machine_that_is_lost_fails_what_is_asked_then_and_later() {
     let project = project("panic-later", &[("boot/panics", PANICS), ("health/true", TRUE)]);
