@@ -18,6 +18,8 @@ pub const MOST_CONNECTIONS: usize = 8;
 /// How long the first attempt listens for the server's greeting; every further one listens twice as long. A guest that is
 /// still booting loses packets, so a new attempt may be answered sooner than an old one; a busy one is only slow.
 const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+/// The longest that any attempt listens.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(60 * 60);
 /// How often a command is given to another connection when the first turns out to be gone before it was sent.
 const MOST_ATTEMPTS: u32 = 3;
 
@@ -193,7 +195,8 @@ impl Guest {
         let opened = wait::until(deadline, || {
             tries += 1;
             let greeting_by = Instant::now() + patience;
-            patience *= 2;
+            // A server that drops every connection at once is asked very often.
+            patience = (patience * 2).min(LONGEST_PATIENCE);
             match Connection::open(&target, &self.stop, greeting_by, deadline) {
                 Err(error) if insist.may_change(&error) => {
                     // An attempt cut short by the deadline says less than the one before it.
