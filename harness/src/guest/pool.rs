@@ -44,6 +44,8 @@ struct Desk {
     open: usize,
     /// Somebody is opening one. Only one at a time: a server drops newcomers while others are still logging in.
     opening: bool,
+    /// Why the last attempt to open one did not succeed.
+    refused: String,
 }
 
 impl Guest {
@@ -164,7 +166,12 @@ impl Guest {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(AskError::Busy { most: self.most });
+                let refused = std::mem::take(&mut desk.refused);
+                return Err(if desk.opening {
+                    AskError::Opening { refused }
+                } else {
+                    AskError::Busy { most: self.most }
+                });
             }
             desk = self.changed.wait_timeout(desk, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
         }
@@ -199,6 +206,7 @@ impl Guest {
             patience = (patience * 2).min(LONGEST_PATIENCE);
             match Connection::open(&target, &self.stop, greeting_by, deadline) {
                 Err(error) if insist.may_change(&error) => {
+                    self.desk().refused = error.to_string();
                     // An attempt cut short by the deadline says less than the one before it.
                     if last.is_none() || Instant::now() < deadline {
                         last = Some(error);
