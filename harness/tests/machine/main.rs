@@ -1,5 +1,6 @@
 //! The machine and whole runs, on a real QEMU with the microguest: started, watched, asked, lost, saved and forked, ended.
 
+mod faults;
 mod fork;
 mod kept;
 mod microguest;
