@@ -98,6 +98,10 @@ fn what_it_said(said: &str) -> String {
     if said.is_empty() { String::new() } else { format!("; it said `{said}`") }
 }
 
+fn so_far(refused: &str) -> String {
+    if refused.is_empty() { String::new() } else { format!("; so far: {refused}") }
+}
+
 fn too_late(so_far: &Unfinished, killed: bool) -> String {
     if so_far.sent {
         format!("the command did not end within {:.1} s{}", so_far.took.as_secs_f64(), fate(killed))
@@ -126,6 +130,12 @@ pub enum AskError {
     Busy {
         /// The most that may be open.
         most: usize,
+    },
+    /// Somebody else was still opening one at the deadline, and only one may be opened at a time.
+    #[error("another connection to the guest was still being opened at the deadline{}", so_far(refused))]
+    Opening {
+        /// Why it did not come about so far; may be empty.
+        refused: String,
     },
     /// The deadline passed. A command counts as unfinished while anything it started holds its output open.
     #[error("{}", too_late(so_far, *killed))]
@@ -187,7 +197,11 @@ impl AskError {
             | Self::CutOff { so_far, .. }
             | Self::ConnectionLost { so_far, .. }
             | Self::Cancelled { so_far } => Some(so_far),
-            Self::NoConnection { .. } | Self::Busy { .. } | Self::ChannelRefused { .. } | Self::NulByte => None,
+            Self::NoConnection { .. }
+            | Self::Busy { .. }
+            | Self::Opening { .. }
+            | Self::ChannelRefused { .. }
+            | Self::NulByte => None,
         }
     }
 }

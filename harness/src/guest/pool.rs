@@ -18,6 +18,8 @@ pub const MOST_CONNECTIONS: usize = 8;
 /// How long the first attempt listens for the server's greeting; every further one listens twice as long. A guest that is
 /// still booting loses packets, so a new attempt may be answered sooner than an old one; a busy one is only slow.
 const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+/// The longest that any attempt listens.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(60 * 60);
 /// How often a command is given to another connection when the first turns out to be gone before it was sent.
 const MOST_ATTEMPTS: u32 = 3;
 
@@ -42,6 +44,8 @@ struct Desk {
     open: usize,
     /// Somebody is opening one. Only one at a time: a server drops newcomers while others are still logging in.
     opening: bool,
+    /// Why the last attempt to open one did not succeed.
+    refused: String,
 }
 
 impl Guest {
@@ -172,7 +176,12 @@ impl Guest {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(AskError::Busy { most: self.most });
+                let refused = std::mem::take(&mut desk.refused);
+                return Err(if desk.opening {
+                    AskError::Opening { refused }
+                } else {
+                    AskError::Busy { most: self.most }
+                });
             }
             desk = self.changed.wait_timeout(desk, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
         }
@@ -203,9 +212,11 @@ impl Guest {
         let opened = wait::until(deadline, || {
             tries += 1;
             let greeting_by = Instant::now() + patience;
-            patience *= 2;
+            // A server that drops every connection at once is asked very often.
+            patience = (patience * 2).min(LONGEST_PATIENCE);
             match Connection::open(&target, &self.stop, greeting_by, deadline) {
                 Err(error) if insist.may_change(&error) => {
+                    self.desk().refused = error.to_string();
                     // An attempt cut short by the deadline says less than the one before it.
                     if last.is_none() || Instant::now() < deadline {
                         last = Some(error);

@@ -26,8 +26,10 @@ pub trait Target: Sync {
     fn guest(&self) -> &Guest;
     /// Its public address.
     fn origin(&self) -> &Origin;
-    /// Why it is no longer there, if it is not.
+    /// Why it is no longer there, if it is not, as far as is known.
     fn lost(&self) -> Option<String>;
+    /// The same for certain: it is asked, since the end of a connection may be noticed before the machine's own.
+    fn lost_for_certain(&self) -> Option<String>;
     /// Forwards a loopback address to a port of the guest until the value is dropped.
     ///
     /// # Errors
@@ -305,7 +307,7 @@ impl Run<'_> {
         if let Some(why) = self.context.interrupt.reason() {
             return cut_short(why);
         }
-        match self.needs_machine(step).and_then(Target::lost) {
+        match self.needs_machine(step).and_then(Target::lost_for_certain) {
             Some(lost) => format!("the machine was lost: {lost} ({reason})"),
             None => reason,
         }

@@ -403,6 +403,10 @@ impl Target for Fork {
         machine::lost(&self.vm)
     }
 
+    fn lost_for_certain(&self) -> Option<String> {
+        machine::lost_for_certain(&self.vm)
+    }
+
     fn forward(&self, port: u16) -> Result<(SocketAddr, Box<dyn Send>), String> {
         machine::forward(&self.vm, port)
     }

@@ -194,7 +194,7 @@ pub fn boot(ground: &Ground<'_>) -> Result<Booted, Box<Failure>> {
             Ok(Booted { profile, time_factor, identity, host_key, ssh, guest, origin, vm, ready, record })
         }
         Err(why) => {
-            let lost = lost(&vm).map(|lost| format!("{lost}; ")).unwrap_or_default();
+            let lost = lost_for_certain(&vm).map(|lost| format!("{lost}; ")).unwrap_or_default();
             if let Some(vm) = vm.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
                 diagnose(ground, vm, &guest);
             }
@@ -380,6 +380,12 @@ pub(super) fn lost(vm: &Mutex<Option<Vm>>) -> Option<String> {
     vm.as_ref()?.alive().err().map(|loss| loss.to_string())
 }
 
+/// The same after asking.
+pub(super) fn lost_for_certain(vm: &Mutex<Option<Vm>>) -> Option<String> {
+    let vm = vm.lock().unwrap_or_else(PoisonError::into_inner);
+    vm.as_ref()?.alive_for_certain().err().map(|loss| loss.to_string())
+}
+
 /// What can be asked of a machine after a failure; nothing if it has ended. The way in is one of its own where everybody who waits for the
 /// guest was told to give up.
 pub(super) fn suspect(
@@ -506,6 +512,10 @@ impl Target for Booted {
 
     fn lost(&self) -> Option<String> {
         lost(&self.vm)
+    }
+
+    fn lost_for_certain(&self) -> Option<String> {
+        lost_for_certain(&self.vm)
     }
 
     fn forward(&self, port: u16) -> Result<(SocketAddr, Box<dyn Send>), String> {

@@ -225,7 +225,7 @@ pub fn write(
     Ok(verified)
 }
 
-/// Turns SIGINT, SIGTERM and SIGHUP into the end of the run. A second one ends this process at once; what it started dies
+/// Turns SIGINT, SIGTERM, SIGHUP and SIGQUIT into the end of the run; the last would otherwise leave a core file, with keys in it. A second one ends this process at once; what it started dies
 /// with it.
 ///
 /// # Errors
@@ -237,6 +237,7 @@ pub fn watch_signals(runtime: &tokio::runtime::Handle, interrupt: Arc<Interrupt>
     let mut int = signal(SignalKind::interrupt())?;
     let mut term = signal(SignalKind::terminate())?;
     let mut hup = signal(SignalKind::hangup())?;
+    let mut quit = signal(SignalKind::quit())?;
     runtime.spawn(async move {
         let mut first = true;
         loop {
@@ -244,6 +245,7 @@ pub fn watch_signals(runtime: &tokio::runtime::Handle, interrupt: Arc<Interrupt>
                 _ = int.recv() => "SIGINT",
                 _ = term.recv() => "SIGTERM",
                 _ = hup.recv() => "SIGHUP",
+                _ = quit.recv() => "SIGQUIT",
             };
             interrupt.set(name);
             if !first {

@@ -35,6 +35,12 @@ use super::wake::Caller;
 const START_WITHIN: Duration = Duration::from_secs(60);
 /// How long QEMU may take to end once it was told to.
 const QUIT_WITHIN: Duration = Duration::from_secs(5);
+/// How long the news of a machine's end may take to arrive when its end can be seen already; longer than [`QUIT_WITHIN`].
+const NEWS_WITHIN: Duration = Duration::from_secs(10);
+/// How often QEMU is asked whether it is there.
+const PULSE: Duration = Duration::from_secs(10);
+/// How long it may take to answer that, on a host that is busy with other things, before it counts as lost.
+const PULSE_WITHIN: Duration = Duration::from_secs(60);
 /// How long a screenshot of a machine in trouble may take.
 const SCREENSHOT_WITHIN: Duration = Duration::from_secs(5);
 /// How many addresses, or ports, are tried when others keep taking them.
@@ -149,6 +155,10 @@ pub enum Loss {
     },
     /// QEMU does not answer on its control socket.
     Silent(String),
+    /// The control connection ended though QEMU runs: what becomes of the guest would not be seen.
+    NoControl(String),
+    /// A disk could not be written, and QEMU lets the guest stand still for it; the system's words.
+    Disk(String),
 }
 
 /// The readiness line, and when it came.
@@ -455,7 +465,7 @@ impl Vm {
     fn failure(&self, diagnosis: Diagnosis) -> BootFailure {
         let after = self.started.elapsed();
         let path = self.evidence.join(SCREENSHOT);
-        let gone = matches!(diagnosis, Diagnosis::Lost(Loss::QemuEnded { .. } | Loss::Silent(_)));
+        let gone = matches!(diagnosis, Diagnosis::Lost(Loss::QemuEnded { .. } | Loss::Silent(_) | Loss::NoControl(_)));
         let screenshot = (!gone).then(|| self.handle.block_on(self.qmp.screenshot(&path, SCREENSHOT_WITHIN)).ok());
         // QEMU's event may be quicker than the kernel's words on the console; by now they are there.
         let diagnosis = match diagnosis {
@@ -489,6 +499,21 @@ impl Vm {
             Life::Running | Life::Ended => Ok(()),
             Life::Lost(loss) => Err(loss.clone()),
         }
+    }
+
+    /// Whether the machine is still there: asks QEMU, and where the answer is not that the guest runs, waits a moment for the news of why.
+    ///
+    /// # Errors
+    /// How it was lost.
+    pub fn alive_for_certain(&self) -> Result<(), Loss> {
+        let runs = self.alive().is_ok() && self.control(self.qmp.status(ANSWER_WITHIN)).is_ok_and(|is| is == "running");
+        if !runs {
+            let mut life = self.life();
+            let news = async { life.wait_for(|life| *life != Life::Running).await.map(drop) };
+            // Without any it stands still for a reason that is no loss, such as being saved.
+            let _ = self.handle.block_on(async { tokio::time::timeout(NEWS_WITHIN, news).await });
+        }
+        self.alive()
     }
 
     /// Asks QEMU whether it is there. One that does not answer within `within` makes the machine count as lost.
@@ -732,6 +757,8 @@ impl fmt::Display for Loss {
             Self::PoweredOff => f.write_str("the guest powered itself off"),
             Self::QemuEnded { status, .. } => write!(f, "QEMU ended with {status}"),
             Self::Silent(words) => write!(f, "QEMU is silent: {words}"),
+            Self::NoControl(words) => write!(f, "QEMU runs and cannot be controlled any more: {words}"),
+            Self::Disk(words) => write!(f, "QEMU could not write the machine's disk on the host: {words}"),
         }
     }
 }
@@ -770,7 +797,7 @@ impl Watched {
     /// The first loss counts; an end that was asked for is none.
     fn lose(&self, loss: Loss) {
         let ending = self.ending.load(Ordering::SeqCst);
-        let asked_for = ending && matches!(loss, Loss::PoweredOff | Loss::QemuEnded { .. });
+        let asked_for = ending && matches!(loss, Loss::PoweredOff | Loss::QemuEnded { .. } | Loss::NoControl(_));
         self.life.send_if_modified(|life| {
             let first = *life == Life::Running;
             if first {
@@ -856,7 +883,13 @@ async fn launch(machine: &Machine, place: &Place) -> Result<Launched, VmError> {
         let (qmp, events) = Qmp::open(control, log).await?;
         Ok::<_, QmpError>((ready, wake, qmp, events))
     };
-    let connected = tokio::time::timeout(START_WITHIN, connect).await;
+    // One that ends before it connects would otherwise be waited for.
+    let mut ended = process.exit();
+    let connected = tokio::select! {
+        biased;
+        connected = tokio::time::timeout(START_WITHIN, connect) => connected,
+        Ok(status) = ended.wait_for(Option::is_some) => return Err(refused(*status, machine, &qemu_log)),
+    };
     let (ready, wake, qmp, events) = match connected {
         Ok(Ok(connected)) => connected,
         // A connection that breaks is QEMU's end, a moment before it is reaped.
@@ -869,7 +902,8 @@ async fn launch(machine: &Machine, place: &Place) -> Result<Launched, VmError> {
 
     let watched = Arc::new(Watched::new());
     let follower = Follower::open(&machine.console_log).map_err(write_error(&machine.console_log))?;
-    tokio::spawn(watch_events(events, watched.clone()));
+    tokio::spawn(watch_events(events, process.exit(), watched.clone()));
+    tokio::spawn(watch_pulse(qmp.clone(), watched.clone()));
     tokio::spawn(watch_exit(process.exit(), qemu_log, watched.clone()));
     tokio::spawn(watch_console(follower, process.exit(), watched.clone()));
     tokio::spawn(watch_ready(ready, watched.clone()));
@@ -891,15 +925,45 @@ fn refused(status: Option<ExitStatus>, machine: &Machine, qemu_log: &Path) -> Vm
     VmError::QemuEnded { status: status.map(describe).unwrap_or_default(), stderr }
 }
 
-async fn watch_events(mut events: mpsc::UnboundedReceiver<Event>, watched: Arc<Watched>) {
+async fn watch_events(
+    mut events: mpsc::UnboundedReceiver<Event>,
+    mut exit: watch::Receiver<Option<ExitStatus>>,
+    watched: Arc<Watched>,
+) {
+    let mut why = "it closed the connection".to_owned();
     while let Some(event) = events.recv().await {
         match event {
+            Event::Garbage(words) => why = format!("it said {words:?}, which is no QMP"),
+            Event::DiskError { stopped: true, reason } => watched.lose(Loss::Disk(reason)),
             Event::Panicked => watched.lose(Loss::Panicked(watched.panic_words())),
             Event::Shutdown { guest: true, reason } if reason == "guest-reset" => watched.lose(Loss::Reset),
             Event::Reset { guest: true } => watched.lose(Loss::Reset),
             // Also `guest-panic`, which says less than the panic's own event.
             Event::Shutdown { guest: true, reason } if reason != "guest-panic" => watched.lose(Loss::PoweredOff),
-            Event::Shutdown { .. } | Event::Reset { .. } | Event::Stopped | Event::Resumed | Event::Other(_) => {}
+            Event::Shutdown { .. }
+            | Event::Reset { .. }
+            | Event::Stopped
+            | Event::Resumed
+            | Event::DiskError { .. }
+            | Event::Other(_) => {}
+        }
+    }
+    // QEMU's end closes the connection too, a moment before it is reaped, and is told by that.
+    if tokio::time::timeout(QUIT_WITHIN, exit.wait_for(Option::is_some)).await.is_err() {
+        watched.lose(Loss::NoControl(why));
+    }
+}
+
+/// Asks QEMU again and again whether it is there: one that stands still ends no connection and sends no event.
+async fn watch_pulse(qmp: Qmp, watched: Arc<Watched>) {
+    let mut life = watched.life.subscribe();
+    loop {
+        tokio::select! {
+            _ = life.wait_for(|life| *life != Life::Running) => return,
+            () = tokio::time::sleep(PULSE) => {}
+        }
+        if let Err(error @ QmpError::Silent { .. }) = qmp.status(PULSE_WITHIN).await {
+            watched.lose(Loss::Silent(error.to_string()));
         }
     }
 }

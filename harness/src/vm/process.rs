@@ -99,7 +99,7 @@ pub fn describe(status: ExitStatus) -> String {
 /// What the system said if it could not be started.
 pub(super) fn spawn_guardian(script: &str, arguments: &[OsString]) -> io::Result<std::process::Child> {
     let mut command = Command::new("/bin/sh");
-    command.arg("-c").arg(format!("trap '' INT TERM HUP; echo; exec >/dev/null; {script}"));
+    command.arg("-c").arg(format!("trap '' INT TERM HUP QUIT; echo; exec >/dev/null; {script}"));
     command.arg("guardian").args(arguments).current_dir("/");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     before_exec(&mut command, || rustix::process::setsid().map(drop).map_err(io::Error::from));

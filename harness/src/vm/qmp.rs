@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use qapi::futures::{QapiService, QmpStreamTokio};
 use qapi::qmp;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
@@ -22,6 +23,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How long QEMU may take to answer. It answers in under a millisecond; a QEMU that does not within this time is lost.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// How many characters are kept of a line that is no QMP.
+const MOST_GARBAGE: usize = 200;
 
 /// A handle to the control socket. Clones are cheap and lead to the same connection.
 #[derive(Clone)]
@@ -50,6 +53,15 @@ pub enum Event {
     Stopped,
     /// The machine goes on.
     Resumed,
+    /// A disk could not be read or written.
+    DiskError {
+        /// Whether the machine stands still for it, since the guest cannot be told (the host's disk is full).
+        stopped: bool,
+        /// The system's words.
+        reason: String,
+    },
+    /// Not an event: QEMU said something that is no QMP, and is not listened to any more.
+    Garbage(String),
     /// Any other event, by its name.
     Other(String),
 }
@@ -315,7 +327,11 @@ impl Log {
 
     fn write(&self, direction: &str, line: &[u8]) {
         let message = String::from_utf8_lossy(line);
-        let message = message.trim();
+        // What is no JSON must not make the log none.
+        let message = match serde_json::from_str::<IgnoredAny>(&message) {
+            Ok(_) => message.trim().to_owned(),
+            Err(_) => Value::from(&*message).to_string(),
+        };
         let at = jiff::Timestamp::now();
         let entry = format!("{{\"at\":\"{at:.3}\",\"{direction}\":{message}}}\n");
         if self.to_stderr {
@@ -345,7 +361,12 @@ async fn relay_answers(
     let mut line = Vec::new();
     while matches!(from_qemu.read_until(b'\n', &mut line).await, Ok(1..)) {
         log.write("from", &line);
-        match serde_json::from_slice::<Value>(&line).ok().as_ref().and_then(event) {
+        let Ok(message) = serde_json::from_slice::<Value>(&line) else {
+            let beginning: String = String::from_utf8_lossy(&line).trim_end().chars().take(MOST_GARBAGE).collect();
+            let _ = events.send(Event::Garbage(beginning));
+            break;
+        };
+        match event(&message) {
             Some(event) => drop(events.send(event)),
             None if to_qapi.write_all(&line).await.is_err() => break,
             None => {}
@@ -383,6 +404,10 @@ fn event(message: &Value) -> Option<Event> {
         "RESET" => Event::Reset { guest: guest() },
         "STOP" => Event::Stopped,
         "RESUME" => Event::Resumed,
+        "BLOCK_IO_ERROR" => {
+            let text = |name| data.and_then(|data| data.get(name)?.as_str()).unwrap_or_default();
+            Event::DiskError { stopped: text("action") == "stop", reason: text("reason").to_owned() }
+        }
         other => Event::Other(other.to_owned()),
     })
 }
@@ -432,6 +457,20 @@ mod tests {
         assert_eq!(events.recv().await, Some(Event::Shutdown { guest: true, reason: "guest-reset".into() }));
         assert!(log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{log}");
         assert!(log.contains("qmp_capabilities"), "{log}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_qmp_ends_the_connection_and_is_shown() {
+        let (opened, _) = fake(&[Some(
+            "{\"event\":\"BLOCK_IO_ERROR\",\"data\":{\"action\":\"stop\",\"reason\":\"full\"}}\nHTTP/1.1 200 OK",
+        )])
+        .await;
+        let (qmp, mut events) = opened.unwrap();
+        let error = qmp.status(ANSWER_WITHIN).await.unwrap_err();
+        assert!(matches!(error, QmpError::Broken { .. } | QmpError::Ended { .. }), "{error:?}");
+        assert_eq!(events.recv().await, Some(Event::DiskError { stopped: true, reason: "full".into() }));
+        assert_eq!(events.recv().await, Some(Event::Garbage("HTTP/1.1 200 OK".into())));
+        assert_eq!(events.recv().await, None);
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! The machine and whole runs, on a real QEMU with the microguest: started, watched, asked, lost, saved and forked, ended.
 
 mod diagnostics;
+mod faults;
 mod fork;
 mod kept;
 mod microguest;

@@ -47,9 +47,6 @@ host = "ssh-keyscan -T 60 -t ed25519 -p {{machine.ssh_port}} {{machine.address}}
 stdout = { contains = "ssh-ed25519" }
 "#;
 
-const SLEEPS: &str = "summary = 'x'\ntimeout = '100s'\n[[step]]\nname = 'sleeps'\nrun = 'sleep 1000'\n";
-const PANICS: &str =
-    "summary = 'x'\ntimeout = '100s'\nalone = true\n[[step]]\nname = 'panics'\nrun = 'touch /tmp/panic; sleep 1000'\n";
 const TRUE: &str = "summary = 'x'\n[[step]]\nname = 'true'\nrun = 'true'\n";
 const FALSE: &str = "summary = 'x'\n[[step]]\nname = 'is one'\nrun = 'echo 2'\nstdout = { equals = '1' }\n";
 const NEEDS: &str = "summary = 'x'\nneeds = ['gitlab']\n[[step]]\nname = 'true'\nrun = 'true'\n";
@@ -75,12 +72,13 @@ pub fn project(word: &str, scenarios: &[(&str, &str)]) -> Project {
 
 /// Nothing is left of a run's machines, a moment after it has ended.
 pub fn nothing_left(project: &Project) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     until(deadline, || {
         let files: Vec<PathBuf> =
             std::fs::read_dir(project.path("tmp")).unwrap().map(|entry| entry.unwrap().path()).collect();
-        let image = project.path("image");
-        let processes = Command::new("pgrep").arg("-f").arg(&image).output().expect("pgrep (package procps)").stdout;
+        // All of them have files in the project's folder among their arguments.
+        let folder = project.path("");
+        let processes = Command::new("pgrep").arg("-f").arg(&folder).output().expect("pgrep (package procps)").stdout;
         let processes = String::from_utf8(processes).unwrap();
         let left = format!("files {files:?}, processes {processes:?}");
         Ok::<_, String>(if files.is_empty() && processes.is_empty() { Probe::Ready(()) } else { Probe::NotYet(left) })
@@ -185,20 +183,6 @@ fn a_folder_of_credentials_arrives_in_the_guest() {
     project.hermetic(&["run"]).check(0, &["test boot::given ... ok", "SUCCESS: 1 passed"]);
     nothing_left(&project);
     assert_eq!(project.transcript()["harness"]["settings"]["RAVE_CREDENTIALS"], folder.to_str().unwrap());
-}
-
-#[test]
-fn a_machine_that_is_lost_fails_what_is_asked_then_and_later() {
-    let project = project("panic-later", &[("boot/panics", PANICS), ("health/true", TRUE)]);
-    let ran = project.hermetic(&["run"]);
-    ran.check(
-        101,
-        &["boot::panics ... FAILED", "health::true ... FAILED", "the machine was lost: the guest's kernel panicked"],
-    );
-    let transcript = project.transcript();
-    assert!(transcript["machine"]["failure"].as_str().unwrap().contains("panicked"));
-    assert_eq!(transcript["test_summary"]["errored"], 2);
-    nothing_left(&project);
 }
 
 const WRITES: &str = "summary = 'x'\nalone = true\n[[step]]\nname = 'nobody was here'\nrun = 'ls /data | grep -c mark; touch /data/mark /tmp/mark; sleep 3'\nstdout = { equals = 0 }\n";
@@ -319,49 +303,6 @@ fn a_guest_that_does_not_come_up_is_diagnosed_once_and_nothing_passes() {
     );
     assert_eq!(ran.stderr.matches("to see it by hand: ").count(), 1);
     nothing_left(&project);
-}
-
-#[test]
-fn a_guest_without_sshd_cannot_be_entered() {
-    let project = project("no-sshd", &[("boot/true", TRUE)]);
-    project.hermetic(&["run"]).check(101, &["the machine booted and could not be entered"]);
-    nothing_left(&project);
-}
-
-#[test]
-fn an_interrupted_run_ends_its_machine_and_leaves_a_signed_transcript() {
-    let project = project("ok", &[("boot/sleeps", SLEEPS), ("health/true", TRUE)]);
-    let run = start(&project, &["run"]);
-    wait_for(&project, "guest: microguest");
-    kill_process(Pid::from_child(&run), Signal::INT).unwrap();
-    Ran::from(run.wait_with_output().unwrap()).check(1, &["1 ignored"]);
-    nothing_left(&project);
-    assert_eq!(project.transcript()["overall_status"], "ABORTED");
-    project
-        .hermetic(&["verify", project.artifact(".json").to_str().unwrap()])
-        .check(0, &["verified: ABORTED (SIGINT)"]);
-}
-
-#[test]
-fn a_run_that_is_interrupted_while_booting_says_so() {
-    let project = project("hang", &[("boot/true", TRUE)]);
-    let run = start(&project, &["run"]);
-    wait_for(&project, "machine: booting");
-    kill_process(Pid::from_child(&run), Signal::TERM).unwrap();
-    Ran::from(run.wait_with_output().unwrap()).check(1, &[]);
-    nothing_left(&project);
-    assert_eq!(project.transcript()["overall_status"], "ABORTED");
-}
-
-#[test]
-fn a_killed_run_leaves_no_machine() {
-    let project = project("ok", &[("boot/sleeps", SLEEPS)]);
-    let mut run = start(&project, &["run"]);
-    wait_for(&project, "guest: microguest");
-    kill_process(Pid::from_child(&run), Signal::KILL).unwrap();
-    run.wait().unwrap();
-    nothing_left(&project);
-    assert!(!project.path("artifacts").join("boot_transcript.json").exists());
 }
 
 #[test]
