@@ -34,7 +34,7 @@ fuzz: ## Forge a million transcripts (FUZZ_INPUTS); each must be refused, and no
 check: ## Format, lints and shell scripts only
 	$(IN) $(CARGO) fmt --all --check
 	$(IN) $(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	@$(IN) shellcheck --external-sources $$(git grep --untracked -lE '^#(!.*[ /](ba)?sh( |$$)| shellcheck shell=)' -- . ':!*.md')
+	@$(IN) shellcheck --external-sources $$(git grep --untracked -lE '^#(!.*[ /](ba)?sh( |$$)| shellcheck shell=)' -- . ':!*.md' ':!*.toml')
 
 image: ## Provide the image; print its path, digests and size
 	@$(IN) harness/setup.sh
