@@ -31,6 +31,10 @@ test: ## Test the harness itself: format, lints, unit tests, real machines
 fuzz: ## Forge a million transcripts (FUZZ_INPUTS); each must be refused, and nothing may panic
 	FUZZ_INPUTS=$${FUZZ_INPUTS:-1000000} $(IN) $(CARGO) test --locked -p rave-hermetic --test it mutants -- --nocapture
 
+faults: ## Break real machines and their services in every way there is; writes harness/tests/faults.md
+	@$(IN) harness/setup.sh --test
+	$(IN) $(CARGO) test --locked -p rave-hermetic --test machine -- --ignored --nocapture --exact faults::everything_comes_out_as_it_must
+
 check: ## Format, lints and shell scripts only
 	$(IN) $(CARGO) fmt --all --check
 	$(IN) $(CARGO) clippy --locked --workspace --all-targets -- -D warnings
@@ -47,4 +51,4 @@ bench: ## Measure what the harness costs
 clean: ## Remove what was compiled; transcripts and cached images stay
 	$(IN) $(CARGO) clean
 
-.PHONY: help smoke test fuzz check image bench clean
+.PHONY: help smoke test fuzz faults check image bench clean

@@ -260,24 +260,6 @@ fn a_machine_with_a_device_that_cannot_be_saved_is_shared_and_that_is_said() {
 }
 
 #[test]
-fn a_folder_in_memory_that_is_too_small_is_named_before_anything_is_started() {
-    let project = project("ok", &[("boot/true", TRUE)]);
-    let run = "mount -t tmpfs -o size=64m tmpfs \"$TMPDIR\" && exec \"$0\" run";
-    let own = project.command(&[]);
-    let mut command = Command::new("unshare");
-    command.args(["--map-root-user", "--mount", "sh", "-c", run]).arg(own.get_program()).current_dir(project.path(""));
-    for (name, value) in own.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    let ran = Ran::from(command.output().unwrap());
-    ran.check(1, &[" MiB free; the machine's memory and disk may need ", "(TMPDIR chooses another folder)"]);
-    nothing_left(&project);
-}
-
-#[test]
 fn a_run_that_is_killed_while_it_saves_or_forks_leaves_nothing() {
     let project = project("ok", &[("health/true", TRUE)]).set("DEBUG", "1");
     for moment in ["\"execute\":\"migrate\"", "\"execute\":\"migrate-incoming\""] {
