@@ -181,6 +181,24 @@ fn everything_comes_out_as_it_must() {
     check(&try_all(chosen, write));
 }
 
+/// The table says what was wanted and seen of every fault that there is, and of no other.
+#[test]
+fn the_published_table_has_every_fault() {
+    let published = std::fs::read_to_string(published()).unwrap();
+    let faults = table::faults();
+    for fault in &faults {
+        let beginning = row(fault);
+        let line = published.lines().find(|line| line.starts_with(&beginning));
+        assert!(line.is_some(), "`make faults` writes the table; it has no line\n{beginning}");
+        assert!(!line.unwrap().contains(WRONG), "{}", line.unwrap());
+    }
+    assert_eq!(published.lines().filter(|line| line.starts_with("| ")).count(), faults.len() + 1);
+    let mut names: Vec<_> = faults.iter().map(|fault| fault.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), faults.len(), "two faults have one name");
+}
+
 const WRONG: &str = "NOT AS IT MUST BE";
 
 fn published() -> PathBuf {
