@@ -4,6 +4,7 @@ mod boot;
 pub mod compare;
 pub mod html;
 pub mod in_toto;
+pub mod journal;
 mod junit;
 pub mod reproduce;
 pub mod session;

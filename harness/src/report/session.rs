@@ -6,7 +6,9 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 
 use base64::Engine as _;
 use camino::{Utf8Path, Utf8PathBuf};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+
+use super::journal::Line;
 
 /// As much of a log as is read from its end, bytes.
 const TAIL: u64 = 48 * 1024;
@@ -75,24 +77,6 @@ pub struct Unit {
     pub took_ms: u64,
 }
 
-#[derive(Deserialize)]
-struct Line {
-    #[serde(rename = "MESSAGE")]
-    message: Option<serde_json::Value>,
-    #[serde(rename = "MESSAGE_ID")]
-    id: Option<String>,
-    #[serde(rename = "UNIT")]
-    unit: Option<String>,
-    #[serde(rename = "_SYSTEMD_UNIT")]
-    from_unit: Option<String>,
-    #[serde(rename = "SYSLOG_IDENTIFIER")]
-    identifier: Option<String>,
-    #[serde(rename = "PRIORITY")]
-    priority: Option<String>,
-    #[serde(rename = "__MONOTONIC_TIMESTAMP")]
-    monotonic: Option<String>,
-}
-
 impl Session {
     /// Reads what there is; what is not there is left out.
     pub fn read(folder: &Utf8Path) -> Self {
@@ -114,20 +98,19 @@ impl Session {
         let mut lines = Vec::new();
         for line in text.lines() {
             let Ok(line) = serde_json::from_str::<Line>(line) else { continue };
-            let at = line.monotonic.and_then(|at| at.parse::<u64>().ok()).unwrap_or_default() / 1000;
-            match (line.id.as_deref(), line.unit) {
-                (Some(STARTING), Some(unit)) => drop(began.insert(unit, at)),
+            let at = line.at_ms();
+            match (line.id.as_deref(), line.unit.as_deref()) {
+                (Some(STARTING), Some(unit)) => drop(began.insert(unit.to_owned(), at)),
                 (Some(STARTED), Some(unit)) => {
-                    if let Some(from_ms) = began.remove(&unit) {
-                        self.units.push(Unit { name: unit, from_ms, took_ms: at.saturating_sub(from_ms) });
+                    if let Some(from_ms) = began.remove(unit) {
+                        self.units.push(Unit { name: unit.to_owned(), from_ms, took_ms: at.saturating_sub(from_ms) });
                     }
                 }
                 _ => {}
             }
-            if line.priority.is_some_and(|priority| matches!(priority.as_str(), "0" | "1" | "2" | "3" | "4")) {
+            if matches!(line.priority.as_deref(), Some("0" | "1" | "2" | "3" | "4")) {
                 let message = line.message.as_ref().and_then(serde_json::Value::as_str).unwrap_or("(not text)");
-                let who = line.from_unit.or(line.identifier).unwrap_or_default();
-                lines.push(format!("[{:>5}.{:03}] {who}: {message}", at / 1000, at % 1000));
+                lines.push(format!("[{:>5}.{:03}] {}: {message}", at / 1000, at % 1000, line.who()));
             }
         }
         let shown = &lines[lines.len().saturating_sub(LINES)..];

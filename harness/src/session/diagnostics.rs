@@ -11,10 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use serde::Deserialize;
 
 use crate::error::chain;
 use crate::guest::{Captured, Guest};
+use crate::report::journal::Line;
 use crate::scenario::mask::Mask;
 use crate::vm::Outside;
 use crate::vm::boot::{COMMAND, QEMU_LOG, QMP_LOG, SCREENSHOT};
@@ -266,14 +266,13 @@ pub fn bounded(bytes: &[u8]) -> Vec<u8> {
 fn journal(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() / 4);
     for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let Ok(entry) = serde_json::from_slice::<Entry>(line) else {
+        let Ok(mut entry) = serde_json::from_slice::<Line>(line) else {
             text.push_str(&console::plain(line));
             text.push('\n');
             continue;
         };
-        let at = entry.monotonic.and_then(|at| at.parse::<u64>().ok()).unwrap_or_default() / 1000;
-        let who = entry.unit.or(entry.identifier).unwrap_or_default();
-        let message = match entry.message {
+        let at = entry.at_ms();
+        let message = match entry.message.take().unwrap_or_default() {
             serde_json::Value::String(message) => message,
             // What is no text comes as its bytes.
             serde_json::Value::Array(bytes) => {
@@ -288,23 +287,9 @@ fn journal(bytes: &[u8]) -> String {
             _ => "",
         };
         let message = console::plain(message.as_bytes()).replace('\n', "\n    ");
-        let _ = writeln!(text, "[{:>6}.{:03}] {mark}{who}: {message}", at / 1000, at % 1000);
+        let _ = writeln!(text, "[{:>6}.{:03}] {mark}{}: {message}", at / 1000, at % 1000, entry.who());
     }
     text
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    #[serde(rename = "MESSAGE", default)]
-    message: serde_json::Value,
-    #[serde(rename = "_SYSTEMD_UNIT")]
-    unit: Option<String>,
-    #[serde(rename = "SYSLOG_IDENTIFIER")]
-    identifier: Option<String>,
-    #[serde(rename = "PRIORITY")]
-    priority: Option<String>,
-    #[serde(rename = "__MONOTONIC_TIMESTAMP")]
-    monotonic: Option<String>,
 }
 
 /// QEMU's process, and what this host has left.
