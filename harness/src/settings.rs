@@ -85,6 +85,17 @@ pub enum Keep {
     Always,
 }
 
+impl Keep {
+    /// Whether a machine stays on which something `failed`, or did not.
+    pub fn wants(self, failed: bool) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Failed => failed,
+            Self::Always => true,
+        }
+    }
+}
+
 /// How large a guest is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MachineSize {

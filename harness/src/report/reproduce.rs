@@ -11,8 +11,8 @@ use crate::transcript::model::{AnswerRecord, MachineRecord, ScenarioRecord, Tran
 
 /// As much of a line as is shown of an answer that differs, characters.
 const SHOWN: usize = 120;
-/// Settings that do not change what is asked, and where.
-const INDIFFERENT: [&str; 10] = [
+/// Settings that are about a run itself, not about what is asked: what it asked of is recorded elsewhere, and what it left is its own.
+pub const OF_THE_RUN: [&str; 9] = [
     "DEBUG",
     "RAVE_ACCEL",
     "RAVE_ARTIFACTS",
@@ -21,7 +21,6 @@ const INDIFFERENT: [&str; 10] = [
     "RAVE_KEEP_SAVED",
     "RAVE_KEEP_VM",
     "RAVE_SABOTAGE",
-    "RAVE_SCENARIOS",
     "RAVE_SIGNING_KEY",
 ];
 
@@ -187,7 +186,9 @@ fn inputs(recorded: &Transcript, here: &Transcript) -> Vec<Input> {
     let settings = |transcript: &Transcript| transcript.harness.settings.clone();
     let (then, now) = (settings(recorded), settings(here));
     let names: std::collections::BTreeSet<_> = then.keys().chain(now.keys()).collect();
-    for name in names.into_iter().filter(|name| !INDIFFERENT.contains(&name.as_str())) {
+    // Whether scenarios are the same is told by what they asked, not by where their files lie.
+    let matters = |name: &&String| !OF_THE_RUN.contains(&name.as_str()) && *name != "RAVE_SCENARIOS";
+    for name in names.into_iter().filter(matters) {
         let value = |settings: &BTreeMap<String, String>| settings.get(name).cloned().unwrap_or_else(|| "none".into());
         inputs.push(Input { what: format!("setting {name}"), recorded: value(&then), here: value(&now) });
     }

@@ -11,25 +11,11 @@ use super::shell;
 use crate::image::{self, Sources};
 use crate::interrupt::tell;
 use crate::report::compare::Band;
-use crate::report::reproduce::{Input, More, questions, reproduction};
+use crate::report::reproduce::{Input, More, OF_THE_RUN, questions, reproduction};
 use crate::scenario::file::{self, Folder};
 use crate::scenario::model::{Requires, Scenario};
 use crate::settings::{DEFAULT_INSTALLABLE, ImageChoice, Keep, MachineSize, Settings};
 use crate::transcript::model::{ImageRecord, MachineRecord, ScenarioRecord, Transcript};
-
-/// Settings of the recorded run that are not taken over: what it was about is looked up, and what it left is its own.
-const NOT_TAKEN_OVER: [&str; 10] = [
-    "DEBUG",
-    "RAVE_ACCEL",
-    "RAVE_ARTIFACTS",
-    "RAVE_BASELINE",
-    "RAVE_IMAGE",
-    "RAVE_KEEP_SAVED",
-    "RAVE_KEEP_VM",
-    "RAVE_SABOTAGE",
-    "RAVE_SIGNING_KEY",
-    "RAVE_SIGNING_KEY_PASSWORD_FILE",
-];
 
 /// What is to be made again, and how.
 pub struct Wish<'a> {
@@ -145,7 +131,8 @@ fn names(recorded: &Transcript, scenario: Option<&str>) -> Result<Vec<String>, W
 /// The recorded settings that are to hold again, as environment variables.
 fn recorded_settings(recorded: &Transcript) -> Result<BTreeMap<String, String>, Missing> {
     let mut settings = recorded.harness.settings.clone();
-    settings.retain(|name, value| value != "none" && !NOT_TAKEN_OVER.contains(&name.as_str()));
+    let own = |name: &str| OF_THE_RUN.contains(&name) || name == "RAVE_SIGNING_KEY_PASSWORD_FILE";
+    settings.retain(|name, value| value != "none" && !own(name));
     // Of the machine that recorded it; here it may lie elsewhere.
     if settings.get("RAVE_SCENARIOS").is_some_and(|path| !Utf8Path::new(path).is_dir()) {
         settings.remove("RAVE_SCENARIOS");

@@ -556,11 +556,7 @@ impl Shared {
     /// Ends a fork. The first that is to stay is kept on disk.
     fn part_with(&self, fork: Fork, record: &ScenarioRecord) -> follow_up::Machine {
         let lost = fork.lost().is_some();
-        let wanted = match self.preparation.settings.keep_vm {
-            Keep::Nothing => false,
-            Keep::Failed => record.outcome >= Outcome::Failed,
-            Keep::Always => true,
-        };
+        let wanted = self.preparation.settings.keep_vm.wants(record.outcome >= Outcome::Failed);
         let wanted = wanted && !lost && self.interrupt.reason().is_none();
         let mut machine = if lost { follow_up::Machine::None } else { follow_up::Machine::Ended };
         if wanted && !self.kept_fork.swap(true, Ordering::SeqCst) {
@@ -796,12 +792,7 @@ impl Shared {
         let saved = self.forks.get().is_some_and(Result::is_ok);
         let alive =
             self.machine.get().is_some_and(|booted| booted.as_ref().is_ok_and(|booted| booted.lost().is_none()));
-        let wanted = match self.preparation.settings.keep_vm {
-            Keep::Nothing => false,
-            Keep::Failed => failed,
-            Keep::Always => true,
-        };
-        wanted && alive && !saved
+        self.preparation.settings.keep_vm.wants(failed) && alive && !saved
     }
 
     /// Why there was no image, or nothing was started, if so.
