@@ -63,7 +63,7 @@ fn sabotage(table: &Table<'_>, known: &[StepName<'_>], variables: &Names<'_>) ->
             None
         }
     };
-    let before = table.get("before").map_or(Some(0), |item| before(&item, known));
+    let before = table.get("before").map_or(Some(0), |item| step_named(&item, known));
     if let Some(item) = table.get("before").filter(|_| table.get("run").is_none()) {
         item.mistake("`before` says when `run` is carried out, and there is none");
     }
@@ -81,8 +81,7 @@ fn sabotage(table: &Table<'_>, known: &[StepName<'_>], variables: &Names<'_>) ->
     if host.is_none() && run.is_none() && set.is_empty() && env.is_empty() {
         table.mistake("the sabotage breaks nothing: it needs one of `run`, `host`, `set`, `env`");
     }
-    let after = known.get(before.unwrap_or(0)..).unwrap_or_default();
-    let steps = |key| table.get(key).map(|item| steps(&item, known, after)).unwrap_or_default();
+    let steps = |key| table.get(key).map(|item| steps(&item, known, before.unwrap_or(0))).unwrap_or_default();
     let (fails, errors) = (steps("fails"), steps("errors"));
     if fails.is_empty() && errors.is_empty() {
         table.mistake("the sabotage does not say which step must notice: it needs `fails` or `errors`");
@@ -104,7 +103,7 @@ fn sabotage(table: &Table<'_>, known: &[StepName<'_>], variables: &Names<'_>) ->
 }
 
 /// The index of the step that is named.
-fn before(item: &Item<'_>, known: &[StepName<'_>]) -> Option<usize> {
+fn step_named(item: &Item<'_>, known: &[StepName<'_>]) -> Option<usize> {
     let name = item.text()?;
     let index = known.iter().position(|step| step.name == name);
     if index.is_none() {
@@ -113,14 +112,12 @@ fn before(item: &Item<'_>, known: &[StepName<'_>]) -> Option<usize> {
     index
 }
 
-/// A list of names of steps, of those that come after it is broken.
-fn steps(item: &Item<'_>, known: &[StepName<'_>], after: &[StepName<'_>]) -> Vec<String> {
+/// A list of names of steps, of those that are asked when the first `asked` of them have been.
+fn steps(item: &Item<'_>, known: &[StepName<'_>], asked: usize) -> Vec<String> {
     let mut steps: Vec<String> = Vec::new();
     for item in item.list("a list of names of steps").unwrap_or_default() {
         let Some(name) = item.text() else { continue };
-        if !known.iter().any(|step| step.name == name) {
-            item.mistake(format!("there is no step `{name}`{}", nearest(name, known.iter().map(|step| step.name))));
-        } else if !after.iter().any(|step| step.name == name) {
+        if step_named(&item, known).is_some_and(|index| index < asked) {
             item.mistake(format!("the step `{name}` has been asked by then"));
         }
         if steps.iter().any(|step| step == name) {
