@@ -96,41 +96,32 @@ enum Action {
 /// Runs the command that this process's arguments name.
 pub fn main() -> ExitCode {
     let Command { action } = Command::parse();
+    let passed = |()| ExitCode::SUCCESS;
     let done = match action {
-        Action::Run(arguments) => return session::main(arguments).into(),
-        Action::List { filters } => session::list(&filters),
-        Action::Verify(arguments) => return verify::main(&arguments),
-        Action::Keygen { secret, password_file } => keygen::main(&secret, password_file.as_deref()),
-        Action::Report(arguments) => report::main(&arguments),
-        Action::Export(arguments) => export::main(&arguments),
-        Action::Compare(arguments) => match compare::main(&arguments) {
-            Ok(code) => return code,
-            Err(error) => Err(error),
-        },
-        Action::Image { clean: true } => session::clean(&|text| eprintln!("image: {text}")).map_err(Into::into),
-        Action::Image { clean: false } => image::main(),
-        Action::Reproduce(arguments) => match reproduce::main(&arguments) {
-            Ok(ended) => return ended.into(),
-            Err(error) => Err(error),
-        },
-        Action::Prune(arguments) => prune::main(&arguments),
-        Action::Seal { parts } => match session::seal(&parts) {
-            Ok(ended) => return ended.into(),
-            Err(error) => Err(error),
-        },
-        Action::Sabotage { filters, only, json } => match session::sabotage(&filters, only.as_deref(), json) {
-            Ok(ended) => return ended.into(),
-            Err(error) => Err(error),
-        },
+        Action::Run(arguments) => Ok(session::main(arguments).into()),
+        Action::List { filters } => session::list(&filters).map(passed),
+        Action::Verify(arguments) => Ok(verify::main(&arguments)),
+        Action::Keygen { secret, password_file } => keygen::main(&secret, password_file.as_deref()).map(passed),
+        Action::Report(arguments) => report::main(&arguments).map(passed),
+        Action::Export(arguments) => export::main(&arguments).map(passed),
+        Action::Compare(arguments) => compare::main(&arguments),
+        Action::Image { clean: true } => {
+            session::clean(&|text| eprintln!("image: {text}")).map(passed).map_err(Into::into)
+        }
+        Action::Image { clean: false } => image::main().map(passed),
+        Action::Reproduce(arguments) => reproduce::main(&arguments).map(Into::into),
+        Action::Prune(arguments) => prune::main(&arguments).map(passed),
+        Action::Seal { parts } => session::seal(&parts).map(Into::into),
+        Action::Sabotage { filters, only, json } => session::sabotage(&filters, only.as_deref(), json).map(Into::into),
         Action::Schema => {
             print!("{}", schema::text());
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
-        Action::Shell { kept: None } => session::shell(),
-        Action::Shell { kept: Some(name) } => session::resume(&name),
+        Action::Shell { kept: None } => session::shell().map(passed),
+        Action::Shell { kept: Some(name) } => session::resume(&name).map(passed),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("hermetic: {error:#}");
             let wrong = error.is::<SettingErrors>() || error.is::<session::NothingChosen>();
