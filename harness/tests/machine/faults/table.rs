@@ -644,6 +644,23 @@ fn guest() -> Vec<Fault> {
     ]
 }
 
+/// A step that kills all of a unit, which may not start again.
+macro_rules! killed_for_good {
+    ($unit:literal) => {
+        concat!(
+            "[[step]]\nname = 'kills it'\nrun = 'mkdir -p /run/systemd/system/",
+            $unit,
+            ".d; printf \"[Service]\\\\nRestart=no\\\\n\" >/run/systemd/system/",
+            $unit,
+            ".d/dead.conf; systemctl daemon-reload; systemctl kill -s KILL ",
+            $unit,
+            "; until systemctl is-failed -q ",
+            $unit,
+            "; do sleep 0.2; done'\n"
+        )
+    };
+}
+
 fn services() -> Vec<Fault> {
     let inside =
         |name, how, steps, outcome, says| inside(name, At::Service, how, Guest::Reference, steps, outcome, says);
@@ -651,8 +668,11 @@ fn services() -> Vec<Fault> {
         inside(
             "PostgreSQL is dead",
             "SIGKILL to all of it, and it may not start again",
-            "timeout = '60s'\n[[step]]\nname = 'kills it'\nrun = 'mkdir -p /run/systemd/system/postgresql.service.d; printf \"[Service]\\\\nRestart=no\\\\n\" >/run/systemd/system/postgresql.service.d/dead.conf; systemctl daemon-reload; systemctl kill -s KILL postgresql.service; until systemctl is-failed -q postgresql.service; do sleep 0.2; done'\n\
-             [[step]]\nname = 'accepts connections'\nrun = 'pg_isready -h /run/postgresql -t 3'\n",
+            concat!(
+                "timeout = '60s'\n",
+                killed_for_good!("postgresql.service"),
+                "[[step]]\nname = 'accepts connections'\nrun = 'pg_isready -h /run/postgresql -t 3'\n"
+            ),
             "failed",
             "no response",
         ),
@@ -683,8 +703,11 @@ fn services() -> Vec<Fault> {
         inside(
             "Synapse is dead",
             "SIGKILL, and it may not start again",
-            "timeout = '60s'\n[[step]]\nname = 'kills it'\nrun = 'mkdir -p /run/systemd/system/matrix-synapse.service.d; printf \"[Service]\\\\nRestart=no\\\\n\" >/run/systemd/system/matrix-synapse.service.d/dead.conf; systemctl daemon-reload; systemctl kill -s KILL matrix-synapse.service; until systemctl is-failed -q matrix-synapse.service; do sleep 0.2; done'\n\
-             [[step]]\nname = 'answers'\n[step.http]\nget = '/_matrix/client/versions'\nstatus = 200\n",
+            concat!(
+                "timeout = '60s'\n",
+                killed_for_good!("matrix-synapse.service"),
+                "[[step]]\nname = 'answers'\n[step.http]\nget = '/_matrix/client/versions'\nstatus = 200\n"
+            ),
             "failed",
             "502",
         ),
@@ -715,8 +738,11 @@ fn services() -> Vec<Fault> {
         inside(
             "nginx is dead",
             "SIGKILL, and it may not start again",
-            "timeout = '60s'\n[[step]]\nname = 'kills it'\nrun = 'mkdir -p /run/systemd/system/nginx.service.d; printf \"[Service]\\\\nRestart=no\\\\n\" >/run/systemd/system/nginx.service.d/dead.conf; systemctl daemon-reload; systemctl kill -s KILL nginx.service; until systemctl is-failed -q nginx.service; do sleep 0.2; done'\n\
-             [[step]]\nname = 'answers'\n[step.http]\nget = '/'\nstatus = 200\n",
+            concat!(
+                "timeout = '60s'\n",
+                killed_for_good!("nginx.service"),
+                "[[step]]\nname = 'answers'\n[step.http]\nget = '/'\nstatus = 200\n"
+            ),
             "errored",
             "no answer",
         ),
