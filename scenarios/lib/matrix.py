@@ -11,9 +11,12 @@
 # call: any request of the client interface: `method`, `path` below /_matrix/client/v3, `body`. Prints the answer.
 # read: prints {"replies": […], "members": […], "notices": […]} of `room`: what the bridge has written so far, and who is there.
 #
-# Whoever calls has a deadline and ends this; what is waited for stands on standard error.
+# Whoever calls has a deadline and ends this; what is waited for stands on standard error. A sabotage after which nothing can come says how
+# long is waited all the same: MATRIX_SECONDS in the environment.
 import http.client
 import json
+import os
+import signal
 import socket
 import ssl
 import sys
@@ -113,6 +116,9 @@ def read(client, order):
 
 
 def main():
+    if seconds := os.environ.get("MATRIX_SECONDS"):
+        signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"it took more than {seconds} s"))
+        signal.alarm(int(seconds))
     order = json.load(sys.stdin)
     client = Client(sys.argv[1], sys.argv[2], order["token"])
     match order["do"]:
