@@ -1,10 +1,10 @@
 //! Runs a program that builds an image: progress line by line, everything into a log, a limit, an end on interruption.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -93,14 +93,13 @@ pub fn run(mut command: Command, limits: &Limits<'_>) -> Result<String, BuildErr
         Group::spawn(&mut command).map_err(|source| BuildError::Start { program: program.clone(), source })?;
     let stdout = group.child.stdout.take();
     let stderr = group.child.stderr.take();
-    let tail = Arc::new(Mutex::new(Vec::new()));
     thread::scope(|scope| {
         let output = scope.spawn(move || {
             let mut text = String::new();
             stdout.map(|mut stream| stream.read_to_string(&mut text));
             text
         });
-        scope.spawn(|| stderr.map(|stream| follow(stream, log, &tail, limits.progress)));
+        let last_lines = scope.spawn(|| stderr.map(|stream| follow(stream, log, limits.progress)));
         let deadline = Instant::now() + limits.time;
         let ended = wait::until(deadline, || {
             if limits.interrupted.load(Ordering::Relaxed) {
@@ -117,31 +116,49 @@ pub fn run(mut command: Command, limits: &Limits<'_>) -> Result<String, BuildErr
         // The readers end when the last process of the group has let go of the pipes.
         drop(group);
         let output = output.join().unwrap_or_default();
-        let tail = || tail.lock().map(|lines| lines.join("\n")).unwrap_or_default();
+        let tail = last_lines.join().ok().flatten().unwrap_or_default();
         match ended {
             Ok(status) if status.success() => Ok(output),
-            Ok(status) => Err(BuildError::Failed { program, status, log: limits.log.to_owned(), tail: tail() }),
-            Err(WaitError::Deadline { .. }) => Err(BuildError::TooLong {
-                program,
-                seconds: limits.time.as_secs(),
-                log: limits.log.to_owned(),
-                tail: tail(),
-            }),
+            Ok(status) => Err(BuildError::Failed { program, status, log: limits.log.to_owned(), tail }),
+            Err(WaitError::Deadline { .. }) => {
+                Err(BuildError::TooLong { program, seconds: limits.time.as_secs(), log: limits.log.to_owned(), tail })
+            }
             Err(WaitError::Never(error)) => Err(error),
         }
     })
 }
 
-fn follow(stream: impl Read, mut log: File, tail: &Mutex<Vec<String>>, progress: &(dyn Fn(&str) + Sync)) {
+/// Keeps every line in the log, tells it, and returns the last of them.
+fn follow(stream: impl Read, mut log: File, progress: &(dyn Fn(&str) + Sync)) -> String {
+    let mut tail = VecDeque::with_capacity(TAIL);
     for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).trim_end().to_owned();
         let _ = writeln!(log, "{line}");
         progress(&line);
-        if let Ok(mut lines) = tail.lock() {
-            if lines.len() == TAIL {
-                lines.remove(0);
-            }
-            lines.push(line);
+        if tail.len() == TAIL {
+            tail.pop_front();
         }
+        tail.push_back(line);
+    }
+    Vec::from(tail).join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_there_however_slowly_they_are_shown() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "seq 30 >&2; exit 3"]);
+        let limits = Limits {
+            time: Duration::from_secs(60),
+            log: Utf8Path::new("/dev/null"),
+            interrupted: &AtomicBool::new(false),
+            progress: &|_| thread::sleep(Duration::from_millis(10)),
+        };
+        let Err(BuildError::Failed { tail, .. }) = run(command, &limits) else { panic!("it ends with 3") };
+        let expected: Vec<String> = (11..=30).map(|line| line.to_string()).collect();
+        assert_eq!(tail, expected.join("\n"));
     }
 }
