@@ -20,7 +20,7 @@ use super::console;
 use super::machine::{Disk, DiskFormat, Machine, Origin, Sharing};
 use super::qemu::{Qemu, Version};
 use super::qmp::{ANSWER_WITHIN, QmpError, Transfer};
-use super::runtime::{Runtime, check_space, make_overlay};
+use super::runtime::{Runtime, backing_name, check_space, make_overlay};
 use crate::wait::{Probe, WaitError, until};
 
 /// How long the state of a machine may take to be written or read; memory that goes with it is read from a disk.
@@ -227,7 +227,8 @@ impl Saved {
         let disk = &parts.machine.disk.path;
         let rebased = Command::new(&self.qemu.img)
             .args(["rebase", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b"])
-            .args([&below, disk])
+            .arg(backing_name(&below, DiskFormat::Qcow2))
+            .arg(disk)
             .output()
             .map_err(|source| VmError::Spawn { program: self.qemu.img.clone(), source })?;
         match rebased.status.success() {

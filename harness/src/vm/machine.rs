@@ -234,7 +234,7 @@ fn boot(line: &mut Line, boot: &Boot) {
 fn disk(line: &mut Line, disk: &Disk) {
     // `cache=unsafe` ignores the guest's flushes: the overlay is gone when the machine is gone, so no power cut can matter to it.
     line.option("-drive")
-        .value("if=none,id=disk,cache=unsafe,discard=unmap,file=")
+        .value("if=none,id=disk,cache=unsafe,discard=unmap,file.drop-cache=off,file=")
         .path(&disk.path)
         .value(format!(",format={}", disk.format));
     line.option("-device").value("virtio-blk-pci,drive=disk,bootindex=1");
@@ -352,7 +352,7 @@ mod tests {
             -device virtio-rng-pci
             -device vmgenid,guid=auto
             -device pvpanic-pci
-            -drive if=none,id=disk,cache=unsafe,discard=unmap,file=/run/m/disk.qcow2,format=qcow2
+            -drive if=none,id=disk,cache=unsafe,discard=unmap,file.drop-cache=off,file=/run/m/disk.qcow2,format=qcow2
             -device virtio-blk-pci,drive=disk,bootindex=1
             -netdev user,id=net0,restrict=on,hostfwd=tcp:127.65.1.2:2222-:22,hostfwd=tcp:127.65.1.2:3002-:3002
             -device virtio-net-pci,netdev=net0,romfile=
@@ -407,7 +407,7 @@ mod tests {
     #[test]
     fn commas_in_paths_are_doubled() {
         let machine = Machine { disk: Disk { path: "/a,b/disk".into(), format: DiskFormat::Raw }, ..machine() };
-        let drive = "if=none,id=disk,cache=unsafe,discard=unmap,file=/a,,b/disk,format=raw";
+        let drive = "if=none,id=disk,cache=unsafe,discard=unmap,file.drop-cache=off,file=/a,,b/disk,format=raw";
         assert!(command_line(&machine).iter().any(|word| word == drive));
     }
 

@@ -7,7 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use super::machine::Disk;
+use serde_json::json;
+
+use super::machine::{Disk, DiskFormat};
 use super::process::spawn_guardian;
 
 /// The longest path of a Unix socket in bytes, without the closing zero (`sun_path` in unix(7)).
@@ -142,7 +144,8 @@ pub fn make_overlay(qemu_img: &Path, image: &Disk, overlay: &Path) -> Result<(),
         image.path.canonicalize().map_err(|source| RuntimeError::Image { image: image.path.clone(), source })?;
     let output = Command::new(qemu_img)
         .args(["create", "-q", "-f", "qcow2", "-F", &image.format.to_string(), "-b"])
-        .args([&backing, overlay])
+        .arg(backing_name(&backing, image.format))
+        .arg(overlay)
         .output()
         .map_err(|source| RuntimeError::Run { program: qemu_img.to_owned(), source })?;
     if output.status.success() {
@@ -150,6 +153,14 @@ pub fn make_overlay(qemu_img: &Path, image: &Disk, overlay: &Path) -> Result<(),
     }
     let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(RuntimeError::Overlay { image: image.path.clone(), stderr })
+}
+
+/// How an overlay names the file below it. QEMU throws the files of a machine that wakes from a saved state out of the page cache, in case
+/// another host wrote to them; here every fork would read the image from the disk again (`drop-cache`, qemu-qmp-ref(7)).
+pub(super) fn backing_name(path: &Path, format: DiskFormat) -> OsString {
+    let Some(file_name) = path.to_str() else { return path.into() };
+    let file = json!({ "driver": "file", "filename": file_name, "drop-cache": false });
+    format!("json:{}", json!({ "driver": format.to_string(), "file": file })).into()
 }
 
 /// Starts a shell that removes `folder` when the harness ends, however it ends. The second `rm` is for what QEMU, dying at the same
@@ -181,7 +192,6 @@ pub(super) fn check_space(base: &Path, needed_mib: u64) -> Result<(), RuntimeErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::machine::DiskFormat;
     use crate::wait::{Probe, until};
     use std::time::{Duration, Instant};
 
