@@ -9,7 +9,7 @@ IN = $(shell [ -n "$$IN_NIX_SHELL" ] || { [ ! -e /etc/NIXOS ] && command -v apt-
 	|| ! nix flake metadata >/dev/null 2>&1 || echo nix develop --command)
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 smoke: ## Build the image, boot it, ask everything, verify the signed transcript
 	@$(IN) harness/setup.sh
@@ -35,6 +35,10 @@ faults: ## Break real machines and their services in every way there is; writes 
 	@$(IN) harness/setup.sh --test
 	$(IN) $(CARGO) test --locked -p rave-hermetic --test machine -- --ignored --nocapture --exact faults::everything_comes_out_as_it_must
 
+sabotage: ## Break what each scenario asks about; every step must be seen to fail
+	@$(IN) harness/setup.sh
+	$(IN) $(CARGO) run --locked --quiet --bin hermetic -- sabotage $(SCENARIOS)
+
 check: ## Format, lints and shell scripts only
 	$(IN) $(CARGO) fmt --all --check
 	$(IN) $(CARGO) clippy --locked --workspace --all-targets -- -D warnings
@@ -51,4 +55,4 @@ bench: ## Measure what the harness costs
 clean: ## Remove what was compiled; transcripts and cached images stay
 	$(IN) $(CARGO) clean
 
-.PHONY: help smoke test fuzz faults check image bench clean
+.PHONY: help smoke test fuzz faults sabotage check image bench clean

@@ -41,6 +41,14 @@ impl Facts {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Box::new(look));
     }
 
+    /// Whether there is such a fact in this run by now, and a way to look it up if it changes.
+    #[must_use]
+    pub fn is_known(&self, name: &str) -> bool {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+            || self.known.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+            || self.below.as_ref().is_some_and(|below| below.is_known(name))
+    }
+
     /// One fact's value now.
     ///
     /// # Errors

@@ -477,6 +477,7 @@ pub const CAPABILITIES: &[&str] = &[
     "nftables",
     "ssh",
     "gitlab",
+    "gitlab_faults",
     "grafana",
     "bridge",
     "sandbox",

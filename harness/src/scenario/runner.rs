@@ -217,7 +217,12 @@ impl Run<'_> {
             record.reason = format!("{reason}, until {until}{tracker}");
             return record;
         }
-        if let Some(missing) = step.uses.iter().find(|name| !self.variables.contains_key(*name)) {
+        let measured = match &step.ask {
+            Ask::Measure { fact } if !self.context.facts.is_known(fact) => Some(fact),
+            _ => None,
+        };
+        let used = step.uses.iter().find(|name| !self.variables.contains_key(*name));
+        if let Some(missing) = measured.or(used) {
             record.outcome = Outcome::Skipped;
             record.reason =
                 self.context.facts.get(missing).err().unwrap_or_else(|| format!("`{missing}` is not known"));

@@ -17,6 +17,7 @@ use super::shared::{Preparation, Shared};
 use crate::error::chain;
 use crate::guest::{Captured, Exit};
 use crate::interrupt::Interrupt;
+use crate::scenario::accounts::is_of_account;
 use crate::scenario::facts::Facts;
 use crate::scenario::file::{self, Folder};
 use crate::scenario::host;
@@ -247,7 +248,9 @@ fn broken(sabotage: &Sabotage, scenario: &Scenario, context: &Context<'_>) -> Re
     {
         context.facts.set("harness.scenarios", root.join(inside));
     }
-    let fill = |template: &Template| fill(template, context.facts, &folder, Variables::new());
+    let accounts = context.secrets.iter().filter(|(name, _)| is_of_account(name));
+    let accounts: Variables = accounts.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let fill = |template: &Template| fill(template, context.facts, &folder, accounts.clone());
     let env = sabotage.env.iter().map(|(name, value)| Ok((name.clone(), fill(value)?)));
     let env = env.collect::<Result<Vec<_>, String>>().map_err(|why| failed("`env`", why))?;
     let context = Context { root: &root, env: &env, ..*context };
@@ -263,7 +266,8 @@ fn broken(sabotage: &Sabotage, scenario: &Scenario, context: &Context<'_>) -> Re
     }
     let act = |known: &Variables| {
         let (Some(command), Some(target)) = (&sabotage.run, context.target) else { return Ok(()) };
-        let command = self::fill(command, context.facts, &folder, known.clone())?;
+        let known = known.clone().into_iter().chain(accounts.clone()).collect();
+        let command = self::fill(command, context.facts, &folder, known)?;
         let deadline = Instant::now() + BREAK_WITHIN * context.time_factor;
         carried_out(target.guest().run("root", &command, None, deadline).map_err(|error| chain(&error)))
     };

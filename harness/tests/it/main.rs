@@ -8,6 +8,7 @@ mod nix;
 mod prune;
 mod reproduce;
 mod run;
+mod scenarios;
 mod ssh;
 mod sshd;
 #[path = "../support/mod.rs"]

@@ -235,6 +235,20 @@ fn images_that_are_none_are_refused() {
 }
 
 #[test]
+fn what_nobody_knows_is_skipped_and_not_measured() {
+    let measures = "summary = 'x'\n[[step]]\nname = 'x'\nmeasure = 'image.built_seconds'\nvalue = { at_most = 900 }\n";
+    let project = Project::new(&[("image/build", measures)]);
+    let disk = project.path("disk");
+    let mut sector = vec![0; 512];
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    std::fs::write(&disk, sector).unwrap();
+    let ran = project.set("RAVE_IMAGE", disk).hermetic(&["run"]);
+    // And where nothing else is asked, that is no pass.
+    let expected = ["`image.built_seconds` is not known in this run", "FAILED (nothing was asked): 1 skipped"];
+    ran.check(101, &expected);
+}
+
+#[test]
 fn stock_minisign_agrees_and_a_changed_transcript_does_not_verify() {
     let project = Project::new(&[("config/passes", PASSES)]);
     project.hermetic(&["run"]).check(0, &[]);
