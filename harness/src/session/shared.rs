@@ -545,6 +545,7 @@ impl Shared {
             ("QEMU", format!("{} {program:?} {}", qemu.version, qemu.machine_type())),
             ("the accelerator", settings.accel.word().to_owned()),
             ("the machine", format!("{cores} cores, {memory_mib} MiB")),
+            ("QEMU's arguments", crate::vm::machine::arguments_digest()),
             ("the processor", about::processor()),
             ("the kernel", about::system().kernel),
             ("the accounts", format!("{:?}", self.accounts)),

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::accel::Kind;
 
@@ -307,33 +308,41 @@ impl Line {
     }
 }
 
+/// A digest over the arguments that this harness gives QEMU, whatever the machine: one that was saved by a harness with others is not the same.
+#[must_use]
+pub fn arguments_digest() -> String {
+    crate::hex::sha256(&Sha256::digest(shell_line(&command_line(&example()))))
+}
+
+/// A machine of which only the shape matters.
+fn example() -> Machine {
+    Machine {
+        qemu: "/usr/bin/qemu-system-x86_64".into(),
+        machine_type: "pc-q35-7.2".into(),
+        accelerator: Kind::Tcg,
+        cpu: "qemu64".into(),
+        cores: 2,
+        memory_mib: 512,
+        ram_file: "/run/m/ram".into(),
+        sharing: Sharing::Shared,
+        origin: Origin::Cold,
+        disk: Disk { path: "/run/m/disk.qcow2".into(), format: DiskFormat::Qcow2 },
+        boot: Boot::Disk,
+        address: Ipv4Addr::new(127, 65, 1, 2),
+        forwards: FORWARDS.to_vec(),
+        credential_files: vec!["/run/m/credential-0".into()],
+        console_log: "/e/console.log".into(),
+        journal_log: "/e/journal.jsonl".into(),
+        ready_socket: "/run/m/ready.sock".into(),
+        wake_socket: "/run/m/wake.sock".into(),
+        qmp_socket: "/run/m/qmp.sock".into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::example as machine;
     use super::*;
-
-    fn machine() -> Machine {
-        Machine {
-            qemu: "/usr/bin/qemu-system-x86_64".into(),
-            machine_type: "pc-q35-7.2".into(),
-            accelerator: Kind::Tcg,
-            cpu: "qemu64".into(),
-            cores: 2,
-            memory_mib: 512,
-            ram_file: "/run/m/ram".into(),
-            sharing: Sharing::Shared,
-            origin: Origin::Cold,
-            disk: Disk { path: "/run/m/disk.qcow2".into(), format: DiskFormat::Qcow2 },
-            boot: Boot::Disk,
-            address: Ipv4Addr::new(127, 65, 1, 2),
-            forwards: FORWARDS.to_vec(),
-            credential_files: vec!["/run/m/credential-0".into()],
-            console_log: "/e/console.log".into(),
-            journal_log: "/e/journal.jsonl".into(),
-            ready_socket: "/run/m/ready.sock".into(),
-            wake_socket: "/run/m/wake.sock".into(),
-            qmp_socket: "/run/m/qmp.sock".into(),
-        }
-    }
 
     #[test]
     fn the_command_line_follows_from_the_machine() {
