@@ -3,11 +3,23 @@
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::vm::process::die_with_harness;
-use crate::wait::Probe;
+use crate::wait::{self, Probe, WaitError};
+
+/// Why nobody waits for a program any more.
+#[derive(Debug)]
+pub enum Unwaited {
+    /// The run is to end.
+    Interrupted,
+    /// The system does not tell.
+    Failed(io::Error),
+}
 
 /// A running program. Dropping it kills its whole group and reaps it: the group may outlive its first process.
 pub struct Group {
@@ -25,12 +37,25 @@ impl Group {
         Ok(Self { child: command.spawn()? })
     }
 
-    /// Whether its first process has ended.
+    /// Waits for the end of its first process. That wakes the caller at once; whether it is interrupted is looked at once a second.
     ///
     /// # Errors
-    /// What the system said.
-    pub fn ended(&mut self) -> io::Result<Probe<ExitStatus>> {
-        Ok(self.child.try_wait()?.map_or(Probe::NotYet("it is still running".into()), Probe::Ready))
+    /// The deadline, or why there is no more waiting.
+    pub fn wait(&mut self, deadline: Instant, interrupted: &AtomicBool) -> Result<ExitStatus, WaitError<Unwaited>> {
+        let end = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty());
+        let end = end.map_err(|error| WaitError::Never(Unwaited::Failed(error.into())))?;
+        // Readable when the process has ended (pidfd_open(2)). A signal ends the pause early, and no harm is done.
+        let rest = |pause: Duration| {
+            let pause = Timespec::try_from(pause).ok();
+            let _ = poll(&mut [PollFd::new(&end, PollFlags::IN)], pause.as_ref());
+        };
+        wait::until_woken(deadline, rest, || {
+            if interrupted.load(Ordering::Relaxed) {
+                return Err(Unwaited::Interrupted);
+            }
+            let status = self.child.try_wait().map_err(Unwaited::Failed)?;
+            Ok(status.map_or(Probe::NotYet("it is still running".into()), Probe::Ready))
+        })
     }
 
     /// Asks all of it to end.

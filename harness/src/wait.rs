@@ -53,7 +53,19 @@ impl<E: std::error::Error + 'static> std::error::Error for WaitError<E> {
 ///
 /// # Errors
 /// [`WaitError::Never`] with the probe's own error, or [`WaitError::Deadline`] with the last reason.
-pub fn until<T, E>(deadline: Instant, mut probe: impl FnMut() -> Result<Probe<T>, E>) -> Result<T, WaitError<E>> {
+pub fn until<T, E>(deadline: Instant, probe: impl FnMut() -> Result<Probe<T>, E>) -> Result<T, WaitError<E>> {
+    until_woken(deadline, std::thread::sleep, probe)
+}
+
+/// The same with pauses that `rest` may end early, when there is something new to see.
+///
+/// # Errors
+/// As [`until`].
+pub fn until_woken<T, E>(
+    deadline: Instant,
+    rest: impl Fn(Duration),
+    mut probe: impl FnMut() -> Result<Probe<T>, E>,
+) -> Result<T, WaitError<E>> {
     let mut pause = FIRST_PAUSE;
     let mut asked = 0;
     loop {
@@ -66,7 +78,7 @@ pub fn until<T, E>(deadline: Instant, mut probe: impl FnMut() -> Result<Probe<T>
         if left.is_zero() {
             return Err(WaitError::Deadline { asked, last });
         }
-        std::thread::sleep(pause.min(left));
+        rest(pause.min(left));
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

@@ -5,7 +5,8 @@
 # room: makes a room, invites `invite` (the bridge if left out), waits until it has joined. Prints {"room": …}.
 #       With `"joins": false` it does not wait.
 # say:  sends `body` to `room` and waits for the bridge's last reply to it. Prints {"event": …, "code": …, "body": …, "links": […],
-#       "codes": [all codes, oldest first]}. `content` replaces the whole content of the event, `type` its type.
+#       "codes": [all codes, oldest first], "after_ms": from when Synapse had the message until it had the reply}. `content` replaces
+#       the whole content of the event, `type` its type.
 # send: the same without waiting. Prints {"event": …}.
 # wait: waits for the bridge's last reply to `event` in `room`, as `say` does.
 # call: any request of the client interface: `method`, `path` below /_matrix/client/v3, `body`. Prints the answer.
@@ -71,13 +72,17 @@ def watch(client, room, reason):
 
 
 def bridge_replies(client, room, event):
+    asked = None
     for found in events(client, room):
+        if found.get("event_id") == event:
+            asked = found["origin_server_ts"]
         content = found.get("content", dict())
         related = content.get("m.relates_to", dict()).get("m.in_reply_to", dict()).get("event_id")
         if found["sender"] == BRIDGE and found["type"] == "m.room.message" and related == event:
             reply = content.get("org.rave.reply", dict())
             yield dict(code=reply.get("code"), verb=reply.get("verb"), command=reply.get("command_id"), body=content.get("body"),
-                       msgtype=content.get("msgtype"), links=reply.get("links", []), retry=reply.get("retry_after_ms"))
+                       msgtype=content.get("msgtype"), links=reply.get("links", []), retry=reply.get("retry_after_ms"),
+                       after_ms=asked and found["origin_server_ts"] - asked)
 
 
 def wait_for_reply(client, room, event):

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::group::Group;
-use crate::wait::{self, WaitError};
+use crate::group::{Group, Unwaited};
+use crate::wait::WaitError;
 use camino::{Utf8Path, Utf8PathBuf};
 
 /// Lines of the log that an error shows.
@@ -101,17 +101,12 @@ pub fn run(mut command: Command, limits: &Limits<'_>) -> Result<String, BuildErr
         });
         let last_lines = scope.spawn(|| stderr.map(|stream| follow(stream, log, limits.progress)));
         let deadline = Instant::now() + limits.time;
-        let ended = wait::until(deadline, || {
-            if limits.interrupted.load(Ordering::Relaxed) {
-                return Err(BuildError::Interrupted { program: program.clone() });
-            }
-            group.ended().map_err(|source| BuildError::Start { program: program.clone(), source })
-        });
+        let ended = group.wait(deadline, limits.interrupted);
         if ended.is_err() {
             // A build cleans up after itself if it is given a moment.
             group.terminate();
             let moment = Instant::now() + TO_CLEAN_UP;
-            let _ = wait::until(moment, || group.ended());
+            let _ = group.wait(moment, &AtomicBool::new(false));
         }
         // The readers end when the last process of the group has let go of the pipes.
         drop(group);
@@ -123,7 +118,8 @@ pub fn run(mut command: Command, limits: &Limits<'_>) -> Result<String, BuildErr
             Err(WaitError::Deadline { .. }) => {
                 Err(BuildError::TooLong { program, seconds: limits.time.as_secs(), log: limits.log.to_owned(), tail })
             }
-            Err(WaitError::Never(error)) => Err(error),
+            Err(WaitError::Never(Unwaited::Interrupted)) => Err(BuildError::Interrupted { program }),
+            Err(WaitError::Never(Unwaited::Failed(source))) => Err(BuildError::Start { program, source }),
         }
     })
 }

@@ -5,16 +5,16 @@ use std::io::{self, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use camino::Utf8Path;
 use rustix::process::Signal;
 
-use crate::group::Group;
+use crate::group::{Group, Unwaited};
 use crate::guest::{Captured, Exit};
-use crate::wait::{self, WaitError};
+use crate::wait::WaitError;
 
 /// Why a command on the host brought no answer.
 #[derive(Debug, thiserror::Error)]
@@ -63,17 +63,13 @@ pub fn run(
         // A command that does not read must not hold us up; the thread ends with the pipe.
         thread::spawn(move || pipe.write_all(text.as_bytes()));
     }
-    let status = wait::until(deadline, || {
-        if interrupted.load(Ordering::Relaxed) {
-            return Err(HostError::Interrupted);
-        }
-        Ok(group.ended()?)
-    });
+    let status = group.wait(deadline, interrupted);
     let took = started.elapsed();
     drop(group);
     let status = status.map_err(|error| match error {
         WaitError::Deadline { .. } => HostError::TooLong(took),
-        WaitError::Never(error) => error,
+        WaitError::Never(Unwaited::Interrupted) => HostError::Interrupted,
+        WaitError::Never(Unwaited::Failed(error)) => error.into(),
     })?;
     let exit = match (status.code(), status.signal()) {
         (Some(code), _) => Exit::Status(code),
