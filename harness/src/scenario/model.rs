@@ -124,6 +124,13 @@ pub struct Sabotage {
     pub within: Option<Duration>,
 }
 
+impl Sabotage {
+    /// Whether it says that this step must notice.
+    pub fn names(&self, step: &str) -> bool {
+        self.fails.iter().chain(&self.errors).any(|named| named == step)
+    }
+}
+
 /// The folder in which `host` commands are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tree {

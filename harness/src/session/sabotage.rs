@@ -271,8 +271,7 @@ fn broken(sabotage: &Sabotage, scenario: &Scenario, context: &Context<'_>) -> Re
         let deadline = Instant::now() + BREAK_WITHIN * context.time_factor;
         carried_out(target.guest().run("root", &command, None, deadline).map_err(|error| chain(&error)))
     };
-    let named = |step: &Step| sabotage.fails.contains(&step.name) || sabotage.errors.contains(&step.name);
-    let last = scenario.steps.iter().rposition(named).unwrap_or(scenario.steps.len());
+    let last = scenario.steps.iter().rposition(|step| sabotage.names(&step.name)).unwrap_or(scenario.steps.len());
     let breach = Breach { before: sabotage.before, last, act: &act };
     runner::run_broken(scenario, &context, &breach).map_err(|why| failed("`run`", why))
 }
@@ -368,11 +367,10 @@ fn steps(
     sabotages: &[SabotageRecord],
     elsewhere: Option<&str>,
 ) -> Vec<StepSensitivity> {
-    let step = |(index, step): (usize, &crate::scenario::model::Step)| {
+    let step = |(index, step): (usize, &Step)| {
         let seen_after = sabotages.iter().filter(|record| {
             let declared = scenario.sabotages.iter().find(|sabotage| sabotage.name == record.name);
-            let named = declared
-                .is_some_and(|sabotage| sabotage.fails.contains(&step.name) || sabotage.errors.contains(&step.name));
+            let named = declared.is_some_and(|sabotage| sabotage.names(&step.name));
             named && record.reason.is_empty() && !record.unnoticed.contains(&step.name)
         });
         let seen_after: Vec<_> = seen_after.map(|record| record.name.clone()).collect();
