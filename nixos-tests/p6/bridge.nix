@@ -52,6 +52,9 @@ let
   };
 in
 {
+  # For operators: the audit log is verified with it.
+  environment.systemPackages = [ cfg.packages.bridge ];
+
   users.groups.rave-bridge = { };
   users.groups.rave-sandbox = { };
   users.users.rave-bridge = {

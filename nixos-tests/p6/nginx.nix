@@ -1,5 +1,5 @@
 # The only door from outside besides SSH: TLS on one port. Each service's module adds its own locations.
-{ config, ... }:
+{ config, lib, ... }:
 {
   services.nginx = {
     enable = true;
@@ -57,5 +57,10 @@
   systemd.services.nginx = {
     requires = [ "rave-tls.service" ];
     after = [ "rave-tls.service" ];
+    # The module lets it open ports below 1024. There is none.
+    serviceConfig = {
+      AmbientCapabilities = lib.mkForce "";
+      CapabilityBoundingSet = lib.mkForce "";
+    };
   };
 }

@@ -50,6 +50,9 @@
     };
   };
 
+  # It is asked over its socket only.
+  systemd.services.postgresql.serviceConfig.RestrictAddressFamilies = lib.mkForce "AF_UNIX";
+
   # pg_hba.conf is the first door, this the second. Owners keep what is theirs.
   systemd.services.rave-databases = {
     description = "Close each database to all roles but its own";

@@ -17,6 +17,8 @@ let
   };
 in
 lib.mkIf cfg.fullPipe {
+  environment.systemPackages = [ cfg.packages.sandbox ];
+
   environment.etc."rave/sandbox.toml".source = (pkgs.formats.toml { }).generate "sandbox.toml" {
     at_most = 2;
     memory_max_mib = 4096;

@@ -2,12 +2,11 @@
 //! and tokens are made by the run, and nobody else ever knows them.
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use camino::Utf8Path;
 
-use super::document::{Document, Item, Table};
-use super::file::{Mistake, Mistakes};
+use super::document::{self, Item, Table};
+use super::file::Mistakes;
 use super::model::Variables;
 
 /// The file's name.
@@ -40,19 +39,7 @@ impl Accounts {
     /// # Errors
     /// Every mistake in it.
     pub fn read(folder: &Utf8Path) -> Result<Self, Mistakes> {
-        let path = folder.join(FILE_NAME);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => {
-                let message = format!("cannot be read: {error}");
-                return Err(Mistakes(vec![Mistake { file: path, line: None, message }]));
-            }
-        };
-        let document = Document::new(&path, &text);
-        let accounts = document.parse(&text).ok().and_then(|root| accounts(&Table::new(&document, 1, root.get_ref())));
-        let mistakes = document.into_mistakes();
-        accounts.filter(|_| mistakes.is_empty()).ok_or(Mistakes(mistakes))
+        document::read(&folder.join(FILE_NAME), accounts)
     }
 
     /// The variables they bring: `account.NAME.password` and `account.NAME.token`.
@@ -139,6 +126,8 @@ fn path(item: &Item<'_>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn read(text: &str) -> Result<Accounts, String> {

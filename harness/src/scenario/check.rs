@@ -16,6 +16,7 @@ use self::values::{date, duration, header_name, json_value, regex};
 use super::accounts::is_of_account;
 use super::document::{Document, Item, Table, nearest, unknown_key};
 use super::file::Surroundings;
+use super::guests::is_of_guest;
 use super::model::{
     Allowed, Ask, BUILT_INS, Body, CAPABILITIES, Expectation, Level, On, Phase, Request, Requires, Scenario, Select,
     Skip, Step, Subject, Template, Test,
@@ -285,7 +286,8 @@ fn requires(ask: &Ask, uses: &BTreeSet<String>) -> Requires {
         Ask::Host { .. } => None,
     };
     let built_in = |name: &String| BUILT_INS.iter().find(|(known, ..)| known == name).map(|(_, requires, _)| *requires);
-    let needed = |name: &String| if is_of_account(name) { Some(Requires::Machine) } else { built_in(name) };
+    let needed =
+        |name: &String| if is_of_account(name) || is_of_guest(name) { Some(Requires::Machine) } else { built_in(name) };
     uses.iter().chain(fact).filter_map(needed).max().unwrap_or(Requires::Nothing)
 }
 

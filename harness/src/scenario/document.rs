@@ -1,12 +1,14 @@
 //! A scenario file as written: TOML in which every key and value knows its line, and a place where mistakes are collected.
 
 use std::cell::RefCell;
+use std::fs;
+use std::io::ErrorKind;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::file::Mistake;
+use super::file::{Mistake, Mistakes};
 
 /// One file: where its lines begin and what is wrong in it.
 pub(super) struct Document {
@@ -53,6 +55,25 @@ impl Document {
     fn line(&self, offset: usize) -> u64 {
         self.line_starts.partition_point(|start| *start <= offset) as u64
     }
+}
+
+/// Reads a file with `parse`, which says what is wrong where it finds nothing. A file that is not there is an empty one.
+///
+/// # Errors
+/// Every mistake in it.
+pub(super) fn read<T: Default>(path: &Utf8Path, parse: impl FnOnce(&Table<'_>) -> Option<T>) -> Result<T, Mistakes> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(T::default()),
+        Err(error) => {
+            let message = format!("cannot be read: {error}");
+            return Err(Mistakes(vec![Mistake { file: path.to_owned(), line: None, message }]));
+        }
+    };
+    let document = Document::new(path, &text);
+    let found = document.parse(&text).ok().and_then(|root| parse(&Table::new(&document, 1, root.get_ref())));
+    let mistakes = document.into_mistakes();
+    found.filter(|_| mistakes.is_empty()).ok_or(Mistakes(mistakes))
 }
 
 /// A value and the key it was given for.

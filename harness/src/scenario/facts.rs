@@ -1,14 +1,15 @@
-//! What the run itself knows: the built-in variables of scenarios.
+//! What the run itself knows: the built-in variables of scenarios, and those of the guest that was booted.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::guests::is_of_guest;
 use super::model::BUILT_INS;
 
 /// A fact that is looked up when it is asked for.
 type Live = Box<dyn Fn() -> Result<String, String> + Send + Sync>;
 
-/// The built-in variables and their values so far.
+/// The variables and their values so far.
 #[derive(Default)]
 pub struct Facts {
     known: Mutex<BTreeMap<String, String>>,
@@ -26,7 +27,7 @@ impl Facts {
     /// Sets a fact.
     ///
     /// # Panics
-    /// For a name that is not in [`BUILT_INS`].
+    /// For a name that is not in [`BUILT_INS`], and does not differ between guests.
     pub fn set(&self, name: &str, value: impl ToString) {
         assert_known(name);
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), value.to_string());
@@ -67,5 +68,6 @@ impl Facts {
 }
 
 fn assert_known(name: &str) {
-    assert!(BUILT_INS.iter().any(|(known, ..)| *known == name), "`{name}` is not a built-in variable");
+    let known = is_of_guest(name) || BUILT_INS.iter().any(|(known, ..)| *known == name);
+    assert!(known, "`{name}` is not a variable of the run");
 }

@@ -8,6 +8,7 @@ use camino::{Utf8DirEntry, Utf8Path};
 use super::accounts::{self, Accounts};
 use super::check;
 use super::document::{Document, nearest};
+use super::guests::{self, Guests};
 use super::model::{Phase, Scenario};
 
 /// The folder, beside those of the phases, for texts that several steps send to their commands.
@@ -18,35 +19,52 @@ const LIBRARY: &str = "lib";
 pub struct Folder {
     /// The scenarios (`<phase>/<name>.toml`), sorted by phase and name.
     pub scenarios: Vec<Scenario>,
-    /// The accounts they use (`accounts.toml`).
+    /// What they use that is in none of them.
+    pub beside: Beside,
+}
+
+/// What lies beside the folders of the phases, for all scenarios.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// The accounts of the run (`accounts.toml`).
     pub accounts: Accounts,
+    /// What differs between guests (`guests.toml`).
+    pub guests: Guests,
+}
+
+impl Beside {
+    /// The variables it brings.
+    pub fn variables(&self) -> impl Iterator<Item = String> {
+        self.accounts.variables().chain(self.guests.variables().into_iter().map(str::to_owned))
+    }
 }
 
 /// Where a scenario file stands: what it may use that is not in it.
 pub struct Surroundings<'a> {
     /// The folder of the scenarios, from which files that steps name are read.
     pub folder: &'a Utf8Path,
-    /// The accounts of the run.
-    pub accounts: &'a Accounts,
+    /// What lies beside it.
+    pub beside: &'a Beside,
 }
 
-/// Reads all scenarios below `folder`, and the accounts.
+/// Reads all scenarios below `folder`, and what they use.
 ///
 /// # Errors
 /// Every mistake of every file and folder, not only the first.
 pub fn read(folder: &Utf8Path) -> Result<Folder, Mistakes> {
-    let (accounts, mistakes) = match Accounts::read(folder) {
-        Ok(accounts) => (accounts, Vec::new()),
-        Err(Mistakes(mistakes)) => (Accounts::default(), mistakes),
+    let mut mistakes = Vec::new();
+    let beside = Beside {
+        accounts: or_default(Accounts::read(folder), &mut mistakes),
+        guests: or_default(Guests::read(folder), &mut mistakes),
     };
-    let surroundings = Surroundings { folder, accounts: &accounts };
+    let surroundings = Surroundings { folder, beside: &beside };
     let mut found = Found { surroundings, scenarios: Vec::new(), mistakes };
     for entry in found.entries(folder) {
         let path = folder.join(entry.file_name());
         match path.is_dir() {
             true if entry.file_name() == LIBRARY => {}
             true => found.phase_folder(&path, entry.file_name()),
-            false if ["README.md", accounts::FILE_NAME].contains(&entry.file_name()) => {}
+            false if ["README.md", accounts::FILE_NAME, guests::FILE_NAME].contains(&entry.file_name()) => {}
             false => found.mistake(&path, "a scenario lies in the folder of its phase, not here"),
         }
     }
@@ -54,7 +72,15 @@ pub fn read(folder: &Utf8Path) -> Result<Folder, Mistakes> {
         found.mistake(folder, "there is no scenario below this folder");
     }
     let scenarios = found.finish()?;
-    Ok(Folder { scenarios, accounts })
+    Ok(Folder { scenarios, beside })
+}
+
+/// What was read; mistakes are collected, so that those of other files are found too.
+fn or_default<T: Default>(read: Result<T, Mistakes>, mistakes: &mut Vec<Mistake>) -> T {
+    read.unwrap_or_else(|Mistakes(found)| {
+        mistakes.extend(found);
+        T::default()
+    })
 }
 
 /// Checks the text of one scenario file.

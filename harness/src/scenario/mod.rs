@@ -1,4 +1,4 @@
-//! Scenarios: what a file says ([`file`], [`model`]), who asks ([`accounts`]), how an answer is judged ([`expect`]), how the questions are put
+//! Scenarios: what a file says ([`file`], [`model`]), who asks ([`accounts`]) whom ([`guests`]), how an answer is judged ([`expect`]), how the questions are put
 //! ([`runner`], [`http`], [`host`]), and what is kept of the answers ([`evidence`], [`mask`]).
 
 pub mod model;
@@ -8,6 +8,8 @@ mod document;
 pub mod file;
 
 pub mod accounts;
+
+pub mod guests;
 
 pub mod expect;
 

@@ -82,7 +82,7 @@ pub fn reproduce(wish: &Wish<'_>) -> anyhow::Result<Ended> {
     if shell {
         settings.keep_vm = Keep::Always;
     }
-    let Folder { scenarios, accounts } = file::read(&settings.scenarios)?;
+    let Folder { scenarios, beside } = file::read(&settings.scenarios)?;
     let (chosen, gone) = choose(scenarios, &names, &settings)?;
     if chosen.iter().any(|scenario| scenario.requires() >= Requires::Image)
         && let Some(record) = &recorded.image
@@ -98,7 +98,7 @@ pub fn reproduce(wish: &Wish<'_>) -> anyhow::Result<Ended> {
     let filters = names.iter().map(|name| format!("--exact {name}")).collect();
     let kept = scenario.filter(|_| shell);
     let chosen = Chosen { scenarios: chosen, left: Vec::new(), filters };
-    let Ran { ended, transcript: here, session: again } = run::run(settings, accounts, chosen, &RunArguments::all())?;
+    let Ran { ended, transcript: here, session: again } = run::run(settings, beside, chosen, &RunArguments::all())?;
     let more = scenario_files(recorded, &here, &names, &root);
     let found = reproduction(recorded, &here, &names, more, band);
     print!("{}", found.text());

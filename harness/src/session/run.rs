@@ -15,8 +15,7 @@ use super::schedule::{Schedule, Turn};
 use super::shared::{Preparation, Shared};
 use crate::interrupt::{Interrupt, tell};
 use crate::report;
-use crate::scenario::accounts::Accounts;
-use crate::scenario::file::{self, Folder};
+use crate::scenario::file::{self, Beside, Folder};
 use crate::scenario::mask::Mask;
 use crate::scenario::model::{On, Requires, Scenario};
 use crate::settings::Settings;
@@ -52,7 +51,7 @@ pub fn main(mut arguments: RunArguments) -> Ended {
         Ok(settings) => settings,
         Err(errors) => return complain(&errors.to_string(), Ended::WrongUsage),
     };
-    let Folder { scenarios, accounts } = match file::read(&settings.scenarios) {
+    let Folder { scenarios, beside } = match file::read(&settings.scenarios) {
         Ok(folder) => folder,
         Err(mistakes) => return complain(&mistakes.to_string(), Ended::CouldNotRun),
     };
@@ -77,7 +76,7 @@ pub fn main(mut arguments: RunArguments) -> Ended {
         return Ended::Passed;
     }
     let chosen = Chosen { scenarios: chosen, left: left.collect(), filters };
-    match run(settings, accounts, chosen, &arguments) {
+    match run(settings, beside, chosen, &arguments) {
         Ok(ran) => ran.ended,
         Err(error) => complain(&format!("{error:#}"), Ended::CouldNotRun),
     }
@@ -112,19 +111,14 @@ pub(super) struct Ran {
 ///
 /// # Errors
 /// If it cannot begin, or the transcript cannot be written.
-pub(super) fn run(
-    settings: Settings,
-    accounts: Accounts,
-    chosen: Chosen,
-    arguments: &RunArguments,
-) -> anyhow::Result<Ran> {
+pub(super) fn run(settings: Settings, beside: Beside, chosen: Chosen, arguments: &RunArguments) -> anyhow::Result<Ran> {
     let Chosen { scenarios: chosen, left, filters } = chosen;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let interrupt = Arc::new(Interrupt::default());
     watch_signals(runtime.handle(), Arc::clone(&interrupt))?;
     let needed = chosen.iter().map(Scenario::requires).max().unwrap_or(Requires::Nothing);
     let preparation = Preparation::check(settings, needed)?;
-    let shared = Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &chosen, accounts);
+    let shared = Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &chosen, beside);
     // A full run is always first-hand, and so is what is asked of the machine that was booted.
     let asks_cold = |scenario: &Scenario| scenario.machine == On::Cold && scenario.requires() == Requires::Machine;
     let shared = if filters.is_empty() || chosen.iter().any(asks_cold) { shared } else { shared.using_saved() };

@@ -20,6 +20,7 @@ use crate::interrupt::Interrupt;
 use crate::scenario::accounts::is_of_account;
 use crate::scenario::facts::Facts;
 use crate::scenario::file::{self, Folder};
+use crate::scenario::guests::is_of_guest;
 use crate::scenario::host;
 use crate::scenario::model::{
     BUILT_INS, Piece, Requires, SCRATCH, Sabotage, Scenario, Step, Template, Tree, Variables, pieces,
@@ -43,7 +44,7 @@ const PATIENCE_MORE: Duration = Duration::from_secs(2);
 /// If the settings or a scenario file are not as they must be, nothing is chosen, or there is no machine or no fork of it.
 pub fn sabotage(words: &[String], only: Option<&str>, json: bool) -> anyhow::Result<Ended> {
     let settings = Settings::from_environment()?;
-    let Folder { scenarios, accounts } = file::read(&settings.scenarios)?;
+    let Folder { scenarios, beside } = file::read(&settings.scenarios)?;
     let chosen = |scenario: &Scenario| words.is_empty() || words.iter().any(|word| scenario.name.contains(word));
     let mut scenarios: Vec<_> = scenarios.into_iter().filter(chosen).collect();
     if scenarios.is_empty() {
@@ -62,7 +63,7 @@ pub fn sabotage(words: &[String], only: Option<&str>, json: bool) -> anyhow::Res
     let needed = scenarios.iter().map(needs).max().unwrap_or(Requires::Nothing);
     let preparation = Preparation::check(settings, needed)?;
     let shared =
-        Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &scenarios, accounts).using_saved();
+        Shared::new(preparation, runtime.handle().clone(), Arc::clone(&interrupt), &scenarios, beside).using_saved();
     if needed == Requires::Machine {
         shared.forks_now().map_err(|why| anyhow::anyhow!(why))?;
     }
@@ -292,7 +293,7 @@ fn fill(template: &Template, facts: &Facts, scratch: &Utf8Path, known: Variables
     variables.insert(SCRATCH.to_owned(), scratch.to_string());
     for piece in pieces(&template.0) {
         if let Piece::Name(name) = piece
-            && BUILT_INS.iter().any(|(known, ..)| *known == name)
+            && (is_of_guest(name) || BUILT_INS.iter().any(|(known, ..)| *known == name))
         {
             variables.insert(name.to_owned(), facts.get(name)?);
         }

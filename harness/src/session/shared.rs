@@ -21,8 +21,8 @@ use super::{about, profile};
 use crate::hex;
 use crate::image::{self, Image, Sources};
 use crate::interrupt::{Interrupt, tell};
-use crate::scenario::accounts::Accounts;
 use crate::scenario::facts::Facts;
+use crate::scenario::file::Beside;
 use crate::scenario::mask::Mask;
 use crate::scenario::model::{On, Phase, Requires, Scenario, Variables};
 use crate::scenario::runner::{self, Context, Target};
@@ -91,7 +91,7 @@ pub struct Shared {
     facts: Arc<Facts>,
     mask: Mask,
     secrets: Variables,
-    accounts: Accounts,
+    given: Beside,
     /// The same, with those that a kept machine was handed by the session that booted it.
     restored: OnceLock<Variables>,
     image: OnceLock<Result<Provided, String>>,
@@ -169,7 +169,7 @@ impl Shared {
         runtime: tokio::runtime::Handle,
         interrupt: Arc<Interrupt>,
         chosen: &[Scenario],
-        accounts: Accounts,
+        given: Beside,
     ) -> Self {
         let facts = Arc::new(Facts::default());
         let mask = Mask::default();
@@ -185,7 +185,7 @@ impl Shared {
         }
         let names = chosen.iter().flat_map(|scenario| &scenario.secrets);
         let mut secrets: Variables = names.map(|name| (name.clone(), random_secret())).collect();
-        secrets.extend(accounts.secrets(random_secret));
+        secrets.extend(given.accounts.secrets(random_secret));
         secrets.values().for_each(|secret| mask.add(secret));
         let credentials = preparation.settings.credentials.as_deref().map(machine::secrets_of);
         credentials.iter().flatten().for_each(|secret| mask.add(secret));
@@ -196,7 +196,7 @@ impl Shared {
             facts,
             mask,
             secrets,
-            accounts,
+            given,
             restored: OnceLock::new(),
             image: OnceLock::new(),
             machine: OnceLock::new(),
@@ -525,7 +525,7 @@ impl Shared {
     /// The secrets of this run that the guest is handed when it is booted: those of its accounts.
     fn handed(&self) -> Variables {
         let value = |name: String| self.secrets.get(&name).cloned().map(|value| (name, value));
-        self.accounts.variables().filter_map(value).collect()
+        self.given.accounts.variables().filter_map(value).collect()
     }
 
     /// Everything that must be the same for a saved machine to be right.
@@ -548,7 +548,7 @@ impl Shared {
             ("QEMU's arguments", crate::vm::machine::arguments_digest()),
             ("the processor", about::processor()),
             ("the kernel", about::system().kernel),
-            ("the accounts", format!("{:?}", self.accounts)),
+            ("the accounts", format!("{:?}", self.given.accounts)),
             ("the harness", format!("{} {}", env!("CARGO_PKG_VERSION"), crate::vm::credentials::units_digest())),
         ];
         parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -642,7 +642,9 @@ impl Shared {
         self.facts.set("image.digest", &disk.digest);
         self.facts.set("image.dir", image.folder());
         self.facts.set("image.bytes", image::bytes_on_disk(&image));
-        self.facts.set("image.packages", image.packages.as_deref().unwrap_or(Utf8Path::new("")));
+        if let Some(packages) = &image.packages {
+            self.facts.set("image.packages", packages);
+        }
         if let Some(seconds) = image.built_seconds {
             self.facts.set("image.built_seconds", seconds);
         }
@@ -652,7 +654,10 @@ impl Shared {
     /// The machine, booted when it is first asked for.
     pub fn machine(&self) -> Result<&Booted, &machine::Failure> {
         let machine = self.machine.get_or_init(|| self.boot()).as_ref().map_err(|failure| &**failure)?;
-        self.found.machine.get_or_init(|| (machine.record.clone(), machine.profile.name.clone()));
+        self.found.machine.get_or_init(|| {
+            self.given.guests.of(&machine.profile.name).for_each(|(name, value)| self.facts.set(name, value));
+            (machine.record.clone(), machine.profile.name.clone())
+        });
         Ok(machine)
     }
 
@@ -667,7 +672,7 @@ impl Shared {
             settings: &self.preparation.settings,
             qemu,
             image: &provided.image,
-            accounts: self.accounts.credential(&self.secrets),
+            accounts: self.given.accounts.credential(&self.secrets),
             folder: self.preparation.place.folder.join("machine"),
             runtime: &self.runtime,
             interrupt: &self.interrupt,

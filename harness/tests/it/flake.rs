@@ -2,10 +2,12 @@
 //! table of what the real modules declare. With `RAVE_NIXPKGS` (a folder with nixpkgs' `lib`) and `RAVE_SOPS_NIX` the same on
 //! the real ones.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use camino::Utf8Path;
+use rave_hermetic::scenario::guests::Guests;
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -236,6 +238,25 @@ fn secrets_are_all_there_and_all_encrypted() {
         .map(|line| line.split(':').next().unwrap().into())
         .collect();
     assert_eq!(fresh, wanted);
+}
+
+/// What scenarios expect of a P6 that nobody booted yet is not invented.
+#[test]
+fn what_is_expected_of_p6_follows_from_its_configuration() {
+    let guests = Guests::read(&Utf8Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios")).unwrap();
+    let of = |guest: &str| guests.of(guest).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let [production, reference]: [BTreeMap<String, String>; 2] = ["P6-production", "P6-reference"].map(of);
+    let alone: Vec<_> = production.keys().filter(|name| !reference.contains_key(*name)).collect();
+    assert!(alone.is_empty(), "{alone:?} cannot be tried on the reference guest");
+
+    let found = p6("{ }").unwrap();
+    let mut owners: BTreeMap<String, String> = serde_json::from_value(found["secrets"].clone()).unwrap();
+    owners.insert("synapse-appservice.yaml".into(), "matrix-synapse".into());
+    owners.insert("tls.key".into(), production["guest.nginx_user"].clone());
+    let expected: Vec<_> = owners.iter().map(|(name, owner)| format!("400 {owner} {owner} {name}")).collect();
+    assert_eq!(production["guest.secrets"].lines().collect::<Vec<_>>(), expected);
+    let accounts: BTreeSet<_> = production["guest.accounts"].split(' ').collect();
+    assert!(owners.values().all(|owner| owner == "root" || accounts.contains(owner.as_str())), "{accounts:?}");
 }
 
 #[test]

@@ -92,9 +92,9 @@ impl<'a> Names<'a> {
         if let Some(variable) = self.known.get_mut(name) {
             variable.used = true;
         } else if !self.is_of_the_run(name) {
-            let accounts: Vec<_> = self.surroundings.accounts.variables().collect();
+            let beside: Vec<_> = self.surroundings.beside.variables().collect();
             let words = BUILT_INS.iter().map(|(known, ..)| *known).chain(self.known.keys().map(String::as_str));
-            let words = words.chain(accounts.iter().map(String::as_str));
+            let words = words.chain(beside.iter().map(String::as_str));
             item.mistake(match self.captured.get(name) {
                 Some(line) => format!("`{{{{{name}}}}}` is not known yet: it is captured in line {line}"),
                 None => format!("unknown variable `{{{{{name}}}}}`{}", nearest(name, words)),
@@ -103,15 +103,15 @@ impl<'a> Names<'a> {
         self.uses.insert(name.to_owned());
     }
 
-    /// What is known before the step in `line`: accounts, secrets, and what earlier steps captured.
+    /// What is known before the step in `line`: accounts, the guest's names, secrets, and what earlier steps captured.
     pub(super) fn before(&self, line: u64) -> Vec<String> {
         let known = self.known.iter().filter(|(_, variable)| variable.line < line).map(|(name, _)| name.clone());
-        known.chain(self.surroundings.accounts.variables()).collect()
+        known.chain(self.surroundings.beside.variables()).collect()
     }
 
     fn is_of_the_run(&self, name: &str) -> bool {
         BUILT_INS.iter().any(|(known, ..)| *known == name)
-            || self.surroundings.accounts.variables().any(|known| known == name)
+            || self.surroundings.beside.variables().any(|known| known == name)
     }
 
     fn look_for_unclosed(&self, text: &str, item: &Item<'_>) {

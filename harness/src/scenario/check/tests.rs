@@ -4,8 +4,7 @@ use super::captures::CAPTURE_KEYS;
 use super::expectations::TEST_KEYS;
 use super::sabotage::SABOTAGE_KEYS;
 use super::*;
-use crate::scenario::accounts::Accounts;
-use crate::scenario::file::read_text;
+use crate::scenario::file::{Beside, read_text};
 use crate::scenario::model::Tree;
 
 /// The example of the design, as it stands there.
@@ -44,8 +43,8 @@ fn read(text: &str) -> Result<Scenario, String> {
 }
 
 fn read_in(phase: Phase, text: &str) -> Result<Scenario, String> {
-    let accounts = Accounts::default();
-    let surroundings = Surroundings { folder: "scenarios".into(), accounts: &accounts };
+    let beside = Beside::default();
+    let surroundings = Surroundings { folder: "scenarios".into(), beside: &beside };
     let read = read_text("x.toml".into(), phase, text, &surroundings);
     read.map_err(|mistakes| mistakes.to_string().replace("x.toml:", ""))
 }

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use super::*;
-use crate::scenario::accounts::Accounts;
-use crate::scenario::file::{Surroundings, read_text};
+use crate::scenario::file::{Beside, Surroundings, read_text};
 use crate::scenario::model::{Phase, Scenario};
 
 fn read(text: &str) -> Scenario {
-    let accounts = Accounts::default();
-    let surroundings = Surroundings { folder: "scenarios".into(), accounts: &accounts };
+    let beside = Beside::default();
+    let surroundings = Surroundings { folder: "scenarios".into(), beside: &beside };
     let read = read_text("scenarios/health/x.toml".into(), Phase::Health, text, &surroundings);
     read.unwrap_or_else(|mistakes| panic!("{mistakes}\nin:\n{text}"))
 }

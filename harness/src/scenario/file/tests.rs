@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use camino::Utf8PathBuf;
 
 use super::*;
+use crate::scenario::model::Requires;
 
 const RIGHT: &[u8] = b"summary = 's'\n[[step]]\nname = 'a'\nrun = 'x'\n";
 
@@ -58,6 +59,21 @@ fn folders() {
     check(&[("boot/a.tml", RIGHT)], "scenarios/boot/a.tml: is not a scenario: its name does not end in `.toml`");
     check(&[("boot/A-b.toml", RIGHT)], "scenarios/boot/A-b.toml: `A-b` cannot be a name: only a-z, 0-9 and _");
     check(&[("boot/a.toml", b"summary = 's'\n\n# \xff\n")], "scenarios/boot/a.toml:3: is not UTF-8");
+}
+
+#[test]
+fn what_guests_call_a_thing_is_used() {
+    let uses: &[u8] = b"summary = 's'\n[[step]]\nname = 'a'\nhost = 'echo {{guest.nginx}}'\n";
+    let guests: &[u8] = b"[P6-a]\nnginx = 'www-data'\n";
+    let files = &[("oidc/a.toml", uses), ("guests.toml", guests)];
+    check(files, "oidc::a");
+    let (_temporary, folder) = folder(files);
+    assert_eq!(read(&folder).unwrap().scenarios[0].requires(), Requires::Machine);
+    check(
+        &[("oidc/a.toml", uses), ("guests.toml", b"[P6-a]\nngins = 'nginx'\n[P6-b]\nca = 'x'\n")],
+        "scenarios/guests.toml:4: `ca` cannot be a name here: only a-z, 0-9 and _, and not ca\n\
+         scenarios/oidc/a.toml:4: unknown variable `{{guest.nginx}}`",
+    );
 }
 
 #[test]
