@@ -37,7 +37,7 @@ $(test_needs)" ;;
 }
 
 # What proves that a thing is there, and the Debian package that brings it. A proof is a command, or
-# `python:MODULE`, `ruby:GEM`, or `pkg-config:LIBRARY`.
+# `python:MODULE`, `packaged:MODULE` (one that the distribution's own Python knows), `ruby:GEM`, or `pkg-config:LIBRARY`.
 needs() {
     cat <<'TABLE'
 qemu-system-x86_64  qemu-system-x86
@@ -58,6 +58,8 @@ pkg-config:openssl  libssl-dev
 python3             python3
 python:pip          python3-pip
 python:ensurepip    python3-venv
+packaged:gitlab     python3-gitlab
+packaged:authlib    python3-authlib
 cpio                cpio
 jq                  jq
 xz                  xz-utils
@@ -67,7 +69,6 @@ TABLE
 test_needs() {
     cat <<'TABLE'
 sshd                openssh-server
-/usr/lib/python3/dist-packages/gitlab python3-gitlab
 xmllint             libxml2-utils
 shellcheck          shellcheck
 nix                 nix-bin
@@ -90,6 +91,7 @@ missing_of() {
 there() {
     case $1 in
     python:*) python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)' "${1#*:}" ;;
+    packaged:*) (PATH=/usr/bin:$PATH && there "python:${1#*:}") ;;
     ruby:*) ruby -e 'Gem::Specification.find_by_name(ARGV[0])' "${1#*:}" ;;
     pkg-config:*) pkg-config --exists "${1#*:}" ;;
     /*) [ -e "$1" ] ;;
