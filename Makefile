@@ -28,8 +28,9 @@ test: ## Test the harness itself: format, lints, unit tests, real machines
 	$(IN) guest/identity/test/run
 	$(IN) $(CARGO) test --locked --test machine
 
-fuzz: ## Forge a million transcripts (FUZZ_INPUTS); each must be refused, and nothing may panic
-	FUZZ_INPUTS=$${FUZZ_INPUTS:-1000000} $(IN) $(CARGO) test --locked -p rave-hermetic --test it mutants -- --nocapture
+fuzz: ## Forge a million transcripts and say a million things to each program (FUZZ_INPUTS); nothing may pass or panic
+	FUZZ_INPUTS=$${FUZZ_INPUTS:-1000000} $(IN) $(CARGO) test --locked --workspace --lib --test it -- --nocapture \
+		mutants_are_refused many_transactions broken_bodies whatever_is_asked
 
 faults: ## Break real machines and their services in every way there is; writes harness/tests/faults.md
 	@$(IN) harness/setup.sh --test

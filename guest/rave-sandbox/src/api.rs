@@ -253,7 +253,8 @@ mod tests {
         let good = request(1);
         let limits = limits();
         let mut random = Random(2);
-        for _ in 0..200_000 {
+        let inputs = std::env::var("FUZZ_INPUTS").ok().map_or(200_000, |text| text.parse().unwrap());
+        for _ in 0..inputs {
             let mut broken = good.clone().into_bytes();
             for _ in 0..=random.below(6) {
                 random.break_once(&mut broken);

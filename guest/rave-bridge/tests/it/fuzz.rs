@@ -86,7 +86,8 @@ fn mutated(random: &mut Random, bytes: &mut Vec<u8>) {
 fn many_transactions() {
     let (mut random, good) = (Random(SEED), transaction());
     let mut read = 0;
-    for _ in 0..100_000 {
+    let inputs = std::env::var("FUZZ_INPUTS").ok().map_or(100_000, |text| text.parse().unwrap());
+    for _ in 0..inputs {
         let mut bytes = good.clone();
         mutated(&mut random, &mut bytes);
         read += usize::from(intake::read(&bytes, &OWN).is_ok());
