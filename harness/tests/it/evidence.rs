@@ -174,6 +174,37 @@ fn every_run_leaves_a_page_to_look_at() {
     }
 }
 
+/// In a real browser, where there is one: nothing reaches over the edge of a small screen or a wide one, and the verdict is what one sees
+/// first. What it looks like, people looked at.
+#[test]
+fn the_page_fits_the_screen() {
+    const MEASURE: &str = r#"<body><iframe id=page src=page.html style="border:0;height:900px;width:WIDTHpx"></iframe><script>
+        document.getElementById("page").onload = ({ target: { contentDocument: page } }) => {
+            const first = page.querySelector("h1");
+            const over = page.documentElement.scrollWidth - page.documentElement.clientWidth;
+            document.body.innerText = `${over} over the edge; ${first.innerText}${first.getBoundingClientRect().top < 100 ? ", on top" : ""}`;
+        }</script>"#;
+    if Command::new("chromium").arg("--version").output().is_err() {
+        return eprintln!("not asked: chromium is not installed here");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (page, around) = (folder.path().join("page.html"), folder.path().join("around.html"));
+    hermetic(&["report", text(&examples().pop().unwrap()), "--html", text(&page)]).check(0, &[]);
+    for width in ["320", "1200"] {
+        std::fs::write(&around, MEASURE.replace("WIDTH", width)).unwrap();
+        let mut chromium = Command::new("chromium");
+        chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom"]);
+        chromium.arg(format!("--user-data-dir={}", text(folder.path()))).arg(format!("file://{}", text(&around)));
+        let output = chromium.output().unwrap();
+        let seen = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            seen.contains(">0 over the edge; ✓ SUCCESS, on top<"),
+            "{seen}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
 #[test]
 fn transcripts_are_compared_and_what_leaves_the_band_fails() {
     let run = |seconds: &str| {
