@@ -41,7 +41,9 @@
       };
 
       packages.x86_64-linux = {
-        p6-image = self.nixosConfigurations.p6.config.system.build.image;
+        p6-image = pkgs.callPackage ./nixos-tests/image.nix {
+          inherit (self.nixosConfigurations.p6) config;
+        };
         hermetic = pkgs.callPackage ./nixos-tests/package.nix { pname = "rave-hermetic"; };
         rave-bridge = pkgs.callPackage ./nixos-tests/package.nix { pname = "rave-bridge"; };
         rave-sandbox = pkgs.callPackage ./nixos-tests/package.nix { pname = "rave-sandbox"; };

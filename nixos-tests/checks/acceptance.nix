@@ -49,7 +49,7 @@ let
             python.python-gitlab
           ]))
         ];
-        RAVE_IMAGE = "${p6-image}/p6.qcow2";
+        RAVE_IMAGE = "${p6-image}";
         RAVE_SCENARIOS = ../../scenarios;
         RAVE_CREDENTIALS = ../secrets/credentials;
         RAVE_ACCEL = "kvm";

@@ -45,6 +45,8 @@ rec {
     { modules }:
     {
       config.system.build.image = "stand-in";
+      config.system.build.toplevel = "stand-in";
+      config.rave.version = "stand-in";
       inherit modules;
     };
 }

@@ -95,6 +95,7 @@ let
     runCommand =
       name: attributes: script:
       builtins.seq "${script}" (made name attributes);
+    closureInfo = made "closure-info";
     mkShell = made "shell";
     writeShellApplication = attributes: builtins.seq attributes.text (made attributes.name attributes);
     writeShellScript = name: text: builtins.seq text (package name);
