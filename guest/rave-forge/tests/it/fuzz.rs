@@ -53,7 +53,32 @@ const PIECES: [&str; 40] = [
     "%",
     "--help",
 ];
-const BODIES: [&str; 12] = [
+/// Below a project, where there is something to reach.
+const PLACES: [&str; 18] = [
+    "",
+    "/repository/branches",
+    "/repository/branches/main",
+    "/repository/commits",
+    "/repository/tree",
+    "/repository/compare?from=main&to=",
+    "/repository/files/README.md",
+    "/repository/files/README.md/raw?ref=main",
+    "/merge_requests",
+    "/merge_requests/1",
+    "/merge_requests/1/merge",
+    "/merge_requests/1/notes",
+    "/pipeline",
+    "/pipelines",
+    "/pipelines/1/jobs",
+    "/jobs/1/trace",
+    "/members/all",
+    "/protected_branches",
+];
+const BODIES: [&str; 16] = [
+    r#"{"branch":"b","start_branch":"main","commit_message":"m","actions":[{"action":"create","file_path":"a","content":"a"}]}"#,
+    r#"{"source_branch":"b","target_branch":"main","title":"t"}"#,
+    r#"{"ref":"main"}"#,
+    r#"{"body":"\u202e","content":"x","commit_message":"m","branch":"main"}"#,
     "{}",
     "[]",
     "{",
@@ -87,7 +112,7 @@ impl Random {
 #[test]
 fn whatever_is_asked_there_is_an_answer() {
     let forge = Forge::start();
-    forge.project("fuzz");
+    let project = forge.project("fuzz");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let app = App::new(forge.settings()).unwrap();
     app.set_ready();
@@ -98,19 +123,29 @@ fn whatever_is_asked_there_is_an_answer() {
         let rounds = std::env::var("FUZZ_INPUTS").ok().map_or(ROUNDS, |text| text.parse().unwrap());
         for round in 0..rounds {
             let mut path = if random.below(3) > 0 {
-                "/gitlab/api/v4/projects/rave%2Ffuzz".to_owned()
+                // By its number: a name may be another before long.
+                format!("/gitlab/api/v4/projects/{project}")
             } else {
                 "/gitlab".to_owned()
             };
-            for _ in 0..random.below(5) {
+            let pieces = if random.below(2) > 0 {
+                path = format!("/gitlab/api/v4/projects/{project}{}", random.of(&PLACES));
+                random.below(2)
+            } else {
+                random.below(5)
+            };
+            for _ in 0..pieces {
                 path.push_str(random.of(&PIECES));
             }
-            let method = random.of(&["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]);
-            if method == "DELETE" && !path.contains("/repository") {
+            let method = random.of(&["GET", "GET", "POST", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]);
+            let reached = path.split('?').next().unwrap_or_default();
+            if method == "DELETE" && !reached.contains("/repository") {
                 continue; // the project must stay
             }
             let body = random.of(&BODIES);
             let kind = random.of(&[
+                "application/json",
+                "application/json",
                 "application/json",
                 "application/x-www-form-urlencoded",
                 "text/plain",
@@ -139,6 +174,7 @@ fn whatever_is_asked_there_is_an_answer() {
             *seen.entry(status).or_default() += 1;
         }
     });
+    eprintln!("answered, by status: {seen:?}");
     for expected in [200, 400, 401, 404] {
         assert!(seen.contains_key(&expected), "{seen:?}");
     }
