@@ -58,6 +58,9 @@ impl AgentType {
         }
     }
 
+    /// The units of all agents, as a pattern of `systemctl`.
+    pub const UNITS: &'static str = "rave-agent@*.service";
+
     /// The agent of a name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {

@@ -51,17 +51,16 @@ impl Agents {
     /// # Errors
     /// If the service manager does not say.
     pub async fn states(&self, agents: &[AgentType]) -> Result<Vec<String>, AgentError> {
-        let units: Vec<String> = agents.iter().map(|agent| agent.unit()).collect();
-        let mut words = vec!["show", "--property=ActiveState"];
-        words.extend(units.iter().map(String::as_str));
-        let shown = self.systemctl(&words).await?;
-        let states: Vec<String> =
-            shown.lines().filter_map(|line| line.strip_prefix("ActiveState=")).map(tame).collect();
-        if states.len() == agents.len() {
-            Ok(states)
-        } else {
-            Err(AgentError("the service manager gave no state".to_owned()))
-        }
+        let words = ["list-units", "--all", "--plain", "--no-legend", "--full", AgentType::UNITS];
+        let listed = self.systemctl(&words).await?;
+        // A unit that never ran is not loaded, and not listed. To ask for each by its name would load them all, which takes seconds
+        // where the machine is emulated.
+        let state = |agent: &AgentType| {
+            let line = listed.lines().find(|line| line.split_whitespace().next() == Some(&agent.unit()));
+            line.map_or(Some("inactive"), |line| line.split_whitespace().nth(2)).map(tame)
+        };
+        let states: Option<Vec<String>> = agents.iter().map(state).collect();
+        states.ok_or_else(|| AgentError("the service manager gave no state".to_owned()))
     }
 
     async fn systemctl(&self, words: &[&str]) -> Result<String, AgentError> {

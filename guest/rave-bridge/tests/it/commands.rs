@@ -138,7 +138,7 @@ async fn agents_are_exactly_nine_units() {
     world.check("dana", "!rave agent stop coder", "ok").await;
     assert_eq!(world.check("vera", "!rave agent status coder", "ok").await.text, "coder: inactive");
     world.check("dana", "!rave agent start boss", "bad_arguments").await;
-    let changing: Vec<Vec<String>> = world.argv().into_iter().filter(|words| words[1] != "show").collect();
+    let changing: Vec<Vec<String>> = world.argv().into_iter().filter(|words| words[1] != "list-units").collect();
     let expected = ["start", "stop"]
         .map(|verb| vec!["--no-ask-password".to_owned(), verb.to_owned(), "rave-agent@coder.service".to_owned()]);
     assert_eq!(changing, expected);

@@ -15,7 +15,7 @@ async fn still_works(world: &mut World) {
 
 fn nothing_made(world: &World) {
     assert!(world.services().projects.is_empty());
-    assert!(world.argv().iter().all(|words| words[1] == "show"));
+    assert!(world.argv().iter().all(|words| words[1] == "list-units"));
     assert!(!world.path("canary").exists());
 }
 
@@ -288,7 +288,7 @@ async fn services_away() {
     world.until("the end", || world.decisions(&id).contains(&"ended".to_owned()).then_some(())).await;
     world.services().homeserver_down = false;
     assert_eq!(world.reply(&id).await.code, "ok");
-    assert!(world.argv().iter().all(|words| words[1] == "show"));
+    assert!(world.argv().iter().all(|words| words[1] == "list-units"));
     assert_eq!(world.services().projects.len(), 1);
     still_works(&mut world).await;
 }

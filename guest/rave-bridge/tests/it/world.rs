@@ -103,7 +103,7 @@ allowed = {rooms}
         fs::write(folder.path().join("bridge.toml"), settings).unwrap();
         let systemctl = format!(
             "#!/bin/sh\n# What was asked, one call a line, words apart by unit separators.\nIFS=$(printf '\\037')\nprintf '%s\\n' \"$*\" >>{place}/argv\n\
-             unset IFS\ncase $2 in\nshow) shift 3; for unit; do if [ -e \"{place}/$unit\" ]; then echo ActiveState=active; else echo ActiveState=inactive; fi; echo; done ;;\n\
+             unset IFS\ncase $2 in\nlist-units) cd \"{place}\" && for unit in rave-agent@*; do [ ! -e \"$unit\" ] || echo \"$unit loaded active running Agent\"; done ;;\n\
              start) : >\"{place}/$3\" ;;\nstop) rm -f \"{place}/$3\" ;;\nesac\n"
         );
         fs::write(folder.path().join("systemctl"), systemctl).unwrap();
