@@ -28,7 +28,8 @@ test: ## Test the harness itself: format, lints, unit tests, real machines
 	$(IN) guest/identity/test/run
 	$(IN) $(CARGO) test --locked --test machine
 
-fuzz: ## Forge a million transcripts and say a million things to each program (FUZZ_INPUTS); nothing may pass or panic
+fuzz: ## Forge a million transcripts, and say a million things to bridge, sandboxes and forge (FUZZ_INPUTS)
+	@$(IN) harness/setup.sh --test
 	FUZZ_INPUTS=$${FUZZ_INPUTS:-1000000} $(IN) $(CARGO) test --locked --workspace --lib --test it -- --nocapture \
 		mutants_are_refused many_transactions broken_bodies whatever_is_asked
 

@@ -37,7 +37,7 @@ $(test_needs)" ;;
 }
 
 # What proves that a thing is there, and the Debian package that brings it. A proof is a command, or
-# `python:MODULE`, `packaged:MODULE` (one that the distribution's own Python knows), `ruby:GEM`, or `pkg-config:LIBRARY`.
+# `python:MODULE`, `packaged:MODULE` (which the first Python knows, or the distribution's own), `ruby:GEM`, or `pkg-config:LIBRARY`.
 needs() {
     cat <<'TABLE'
 qemu-system-x86_64  qemu-system-x86
@@ -91,10 +91,9 @@ missing_of() {
 there() {
     case $1 in
     python:*) python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)' "${1#*:}" ;;
-    packaged:*) (PATH=/usr/bin:$PATH && there "python:${1#*:}") ;;
+    packaged:*) there "python:${1#*:}" || (PATH=/usr/bin:$PATH && there "python:${1#*:}") ;;
     ruby:*) ruby -e 'Gem::Specification.find_by_name(ARGV[0])' "${1#*:}" ;;
     pkg-config:*) pkg-config --exists "${1#*:}" ;;
-    /*) [ -e "$1" ] ;;
     *) command -v "$1" ;;
     esac >/dev/null 2>&1
 }

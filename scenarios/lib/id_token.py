@@ -1,12 +1,16 @@
 # Beside QEMU: verifies an ID token with authlib, which neither the provider nor the harness is made of. Then shows that the library
 # refuses the same token when something is not as it should be. Prints the claims and the refusals as JSON.
+#
+#     python3 id_token.py <<< '{"token": …, "nonce": …, "keys": the provider's JSON Web Key Set}'
 import json
+import sys
 
 from authlib.jose import JsonWebKey, jwt
 
 ISSUER = "https://rave.local:3002/gitlab"
-TOKEN, NONCE, CLIENT = "{{id_token}}", "{{nonce}}", "synapse"
-KEYS = json.loads(r"""{{keys}}""")
+CLIENT = "synapse"
+given = json.load(sys.stdin)
+TOKEN, NONCE, KEYS = given["token"], given["nonce"], given["keys"]
 
 
 def verify(token=TOKEN, client=CLIENT, nonce=NONCE, issuer=ISSUER, now=None):

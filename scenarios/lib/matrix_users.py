@@ -10,7 +10,7 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 SYNAPSE = "http://127.0.0.1:8008"
-FORGE = "http://127.0.0.1:8081/gitlab/api/v4"
+FORGE = "{{guest.gitlab_api}}"
 FORGE_TOKEN = "{{account.root.token}}"
 
 

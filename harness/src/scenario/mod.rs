@@ -1,5 +1,5 @@
-//! Scenarios: what a file says ([`file`], [`model`]), who asks ([`accounts`]) whom ([`guests`]), how an answer is judged ([`expect`]), how the questions are put
-//! ([`runner`], [`http`], [`host`]), and what is kept of the answers ([`evidence`], [`mask`]).
+//! Scenarios: what a file says ([`file`], [`model`]), who asks ([`accounts`]) whom ([`guests`]), how an answer is judged ([`expect`]), how
+//! the questions are put ([`runner`], [`http`], [`host`]), and what is kept of the answers ([`evidence`], [`mask`]).
 
 pub mod model;
 

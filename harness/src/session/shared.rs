@@ -91,14 +91,14 @@ pub struct Shared {
     facts: Arc<Facts>,
     mask: Mask,
     secrets: Variables,
-    given: Beside,
-    /// The same, with those that a kept machine was handed by the session that booted it.
+    beside: Beside,
+    /// The secrets, with those that a kept machine was handed by the session that booted it.
     restored: OnceLock<Variables>,
     image: OnceLock<Result<Provided, String>>,
     machine: OnceLock<Result<Booted, Box<machine::Failure>>>,
     forks: OnceLock<Result<Arc<Forks>, Box<ForksRecord>>>,
     /// For scenarios that are asked on the booted machine at the same time.
-    beside: Arc<Room>,
+    seats: Arc<Room>,
     building: Mutex<Building>,
     /// How long the guest had been ready when the last health scenario held.
     healthy_after: Mutex<Option<Duration>>,
@@ -169,7 +169,7 @@ impl Shared {
         runtime: tokio::runtime::Handle,
         interrupt: Arc<Interrupt>,
         chosen: &[Scenario],
-        given: Beside,
+        beside: Beside,
     ) -> Self {
         let facts = Arc::new(Facts::default());
         let mask = Mask::default();
@@ -185,7 +185,7 @@ impl Shared {
         }
         let names = chosen.iter().flat_map(|scenario| &scenario.secrets);
         let mut secrets: Variables = names.map(|name| (name.clone(), random_secret())).collect();
-        secrets.extend(given.accounts.secrets(random_secret));
+        secrets.extend(beside.accounts.secrets(random_secret));
         secrets.values().for_each(|secret| mask.add(secret));
         let credentials = preparation.settings.credentials.as_deref().map(machine::secrets_of);
         credentials.iter().flatten().for_each(|secret| mask.add(secret));
@@ -196,13 +196,13 @@ impl Shared {
             facts,
             mask,
             secrets,
-            given,
+            beside,
             restored: OnceLock::new(),
             image: OnceLock::new(),
             machine: OnceLock::new(),
             forks: OnceLock::new(),
             // One for each core, since the guest needs them too where it is emulated, and few, since a hardened sshd takes few connections.
-            beside: Arc::new(Room::new(about::cores().min(MOST_BESIDE) as usize, 0)),
+            seats: Arc::new(Room::new(about::cores().min(MOST_BESIDE) as usize, 0)),
             building: Mutex::default(),
             healthy_after: Mutex::default(),
             found,
@@ -379,7 +379,7 @@ impl Shared {
 
     /// The machine that a scenario is asked on; or how it ends without one, and why.
     fn machine_for<'a>(&self, scenario: &Scenario, booted: &'a Booted) -> Result<Asked<'a>, (Outcome, String)> {
-        let on_booted = |word| Ok(Asked::Booted { booted, word, _seat: self.beside.enter() });
+        let on_booted = |word| Ok(Asked::Booted { booted, word, _seat: self.seats.enter() });
         if scenario.machine == On::Cold {
             return on_booted("cold");
         }
@@ -525,7 +525,7 @@ impl Shared {
     /// The secrets of this run that the guest is handed when it is booted: those of its accounts.
     fn handed(&self) -> Variables {
         let value = |name: String| self.secrets.get(&name).cloned().map(|value| (name, value));
-        self.given.accounts.variables().filter_map(value).collect()
+        self.beside.accounts.variables().filter_map(value).collect()
     }
 
     /// Everything that must be the same for a saved machine to be right.
@@ -548,7 +548,7 @@ impl Shared {
             ("QEMU's arguments", crate::vm::machine::arguments_digest()),
             ("the processor", about::processor()),
             ("the kernel", about::system().kernel),
-            ("the accounts", format!("{:?}", self.given.accounts)),
+            ("the accounts", format!("{:?}", self.beside.accounts)),
             ("the harness", format!("{} {}", env!("CARGO_PKG_VERSION"), crate::vm::credentials::units_digest())),
         ];
         parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -655,7 +655,7 @@ impl Shared {
     pub fn machine(&self) -> Result<&Booted, &machine::Failure> {
         let machine = self.machine.get_or_init(|| self.boot()).as_ref().map_err(|failure| &**failure)?;
         self.found.machine.get_or_init(|| {
-            self.given.guests.of(&machine.profile.name).for_each(|(name, value)| self.facts.set(name, value));
+            self.beside.guests.of(&machine.profile.name).for_each(|(name, value)| self.facts.set(name, value));
             (machine.record.clone(), machine.profile.name.clone())
         });
         Ok(machine)
@@ -672,7 +672,7 @@ impl Shared {
             settings: &self.preparation.settings,
             qemu,
             image: &provided.image,
-            accounts: self.given.accounts.credential(&self.secrets),
+            accounts: self.beside.accounts.credential(&self.secrets),
             folder: self.preparation.place.folder.join("machine"),
             runtime: &self.runtime,
             interrupt: &self.interrupt,

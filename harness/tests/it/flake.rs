@@ -253,7 +253,7 @@ fn what_is_expected_of_p6_follows_from_its_configuration() {
     let mut owners: BTreeMap<String, String> = serde_json::from_value(found["secrets"].clone()).unwrap();
     owners.insert("synapse-appservice.yaml".into(), "matrix-synapse".into());
     owners.insert("tls.key".into(), production["guest.nginx_user"].clone());
-    let expected: Vec<_> = owners.iter().map(|(name, owner)| format!("400 {owner} {owner} {name}")).collect();
+    let expected: Vec<_> = owners.iter().map(|(name, owner)| format!("f 400 {owner} {owner} {name}")).collect();
     assert_eq!(production["guest.secrets"].lines().collect::<Vec<_>>(), expected);
     let accounts: BTreeSet<_> = production["guest.accounts"].split(' ').collect();
     assert!(owners.values().all(|owner| owner == "root" || accounts.contains(owner.as_str())), "{accounts:?}");

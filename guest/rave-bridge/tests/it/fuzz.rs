@@ -92,7 +92,7 @@ fn many_transactions() {
         mutated(&mut random, &mut bytes);
         read += usize::from(intake::read(&bytes, &OWN).is_ok());
     }
-    assert!(read > 1000, "only {read} were transactions");
+    assert!(read > inputs / 100, "only {read} of {inputs} were transactions");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,8 +7,7 @@ use tower::ServiceExt as _;
 
 use crate::forge::Forge;
 
-/// How many requests. The handlers are called without a network in between.
-/// How many questions, unless `FUZZ_INPUTS` says.
+/// How many requests, unless `FUZZ_INPUTS` says. The handlers are called without a network in between.
 const ROUNDS: u32 = 3000;
 
 const PIECES: [&str; 40] = [
