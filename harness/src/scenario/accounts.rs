@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use camino::Utf8Path;
 
-use super::document::{self, Item, Table};
+use super::document::{self, Item, Table, is_plain};
 use super::file::Mistakes;
 use super::model::Variables;
 
@@ -118,7 +118,7 @@ fn account(item: &Item<'_>) -> Option<Account> {
 /// A word that can stand in a path of the forge and in the name of a variable.
 fn path(item: &Item<'_>) -> Option<String> {
     let word = item.some_text()?;
-    if !word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')) {
+    if !is_plain(word) {
         item.mistake(format!("`{word}` cannot be a {}: only a-z, 0-9 and _", item.key));
     }
     Some(word.to_owned())
@@ -126,15 +126,10 @@ fn path(item: &Item<'_>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     fn read(text: &str) -> Result<Accounts, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = Utf8Path::from_path(folder.path()).unwrap();
-        fs::write(folder.join(FILE_NAME), text).unwrap();
-        Accounts::read(folder).map_err(|mistakes| mistakes.to_string().replace(&format!("{folder}/"), ""))
+        document::read_text(FILE_NAME, text, Accounts::read)
     }
 
     #[test]

@@ -76,6 +76,11 @@ pub(super) fn read<T: Default>(path: &Utf8Path, parse: impl FnOnce(&Table<'_>) -
     found.filter(|_| mistakes.is_empty()).ok_or(Mistakes(mistakes))
 }
 
+/// Whether a word has only a-z, 0-9 and `_`, as names of scenarios, accounts and variables do.
+pub(super) fn is_plain(word: &str) -> bool {
+    word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+}
+
 /// A value and the key it was given for.
 #[derive(Clone, Copy)]
 pub(super) struct Item<'a> {
@@ -267,4 +272,17 @@ fn kind(value: &DeValue<'_>) -> &'static str {
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     }
+}
+
+/// What a test writes into a file of this name, read with `read`; mistakes are shown as if the file lay where one is.
+#[cfg(test)]
+pub(super) fn read_text<T>(
+    name: &str,
+    text: &str,
+    read: impl FnOnce(&Utf8Path) -> Result<T, Mistakes>,
+) -> Result<T, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = Utf8Path::from_path(folder.path()).unwrap();
+    fs::write(folder.join(name), text).unwrap();
+    read(folder).map_err(|mistakes| mistakes.to_string().replace(&format!("{folder}/"), ""))
 }

@@ -67,7 +67,11 @@ impl Facts {
     }
 }
 
+/// Whether a variable is a fact of the run.
+pub fn is_fact(name: &str) -> bool {
+    is_of_guest(name) || BUILT_INS.iter().any(|(known, ..)| *known == name)
+}
+
 fn assert_known(name: &str) {
-    let known = is_of_guest(name) || BUILT_INS.iter().any(|(known, ..)| *known == name);
-    assert!(known, "`{name}` is not a variable of the run");
+    assert!(is_fact(name), "`{name}` is not a variable of the run");
 }

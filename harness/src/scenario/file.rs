@@ -7,7 +7,7 @@ use camino::{Utf8DirEntry, Utf8Path};
 
 use super::accounts::{self, Accounts};
 use super::check;
-use super::document::{Document, nearest};
+use super::document::{Document, is_plain, nearest};
 use super::guests::{self, Guests};
 use super::model::{Phase, Scenario};
 
@@ -224,7 +224,7 @@ impl Found<'_> {
 }
 
 fn is_name(word: &str) -> bool {
-    !word.is_empty() && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+    !word.is_empty() && is_plain(word)
 }
 
 #[cfg(test)]

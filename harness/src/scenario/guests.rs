@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use camino::Utf8Path;
 
-use super::document::{self, Item, Table};
+use super::document::{self, Item, Table, is_plain};
 use super::file::Mistakes;
 use super::model::Variables;
 
@@ -51,7 +51,7 @@ fn guests(root: &Table<'_>) -> Option<Guests> {
 fn values(table: &Table<'_>) -> Option<Variables> {
     let value = |item: &Item<'_>| {
         let name = format!("{PREFIX}{}", item.key);
-        if name == "guest.ca" || !item.key.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')) {
+        if name == "guest.ca" || !is_plain(item.key) {
             item.mistake(format!("`{}` cannot be a name here: only a-z, 0-9 and _, and not ca", item.key));
         }
         let text = item.some_text()?;
@@ -68,15 +68,10 @@ fn all<T>(table: &Table<'_>, read: impl Fn(&Item<'_>) -> Option<(String, T)>) ->
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     fn read(text: &str) -> Result<Guests, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = Utf8Path::from_path(folder.path()).unwrap();
-        fs::write(folder.join(FILE_NAME), text).unwrap();
-        Guests::read(folder).map_err(|mistakes| mistakes.to_string().replace(&format!("{folder}/"), ""))
+        document::read_text(FILE_NAME, text, Guests::read)
     }
 
     #[test]

@@ -18,13 +18,10 @@ use crate::error::chain;
 use crate::guest::{Captured, Exit};
 use crate::interrupt::Interrupt;
 use crate::scenario::accounts::is_of_account;
-use crate::scenario::facts::Facts;
+use crate::scenario::facts::{Facts, is_fact};
 use crate::scenario::file::{self, Folder};
-use crate::scenario::guests::is_of_guest;
 use crate::scenario::host;
-use crate::scenario::model::{
-    BUILT_INS, Piece, Requires, SCRATCH, Sabotage, Scenario, Step, Template, Tree, Variables, pieces,
-};
+use crate::scenario::model::{Piece, Requires, SCRATCH, Sabotage, Scenario, Step, Template, Tree, Variables, pieces};
 use crate::scenario::runner::{self, Breach, Context, Target, milliseconds};
 use crate::settings::Settings;
 use crate::transcript::model::{
@@ -293,7 +290,7 @@ fn fill(template: &Template, facts: &Facts, scratch: &Utf8Path, known: Variables
     variables.insert(SCRATCH.to_owned(), scratch.to_string());
     for piece in pieces(&template.0) {
         if let Piece::Name(name) = piece
-            && (is_of_guest(name) || BUILT_INS.iter().any(|(known, ..)| *known == name))
+            && is_fact(name)
         {
             variables.insert(name.to_owned(), facts.get(name)?);
         }

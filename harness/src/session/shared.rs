@@ -653,11 +653,11 @@ impl Shared {
 
     /// The machine, booted when it is first asked for.
     pub fn machine(&self) -> Result<&Booted, &machine::Failure> {
-        let machine = self.machine.get_or_init(|| self.boot()).as_ref().map_err(|failure| &**failure)?;
-        self.found.machine.get_or_init(|| {
-            self.beside.guests.of(&machine.profile.name).for_each(|(name, value)| self.facts.set(name, value));
-            (machine.record.clone(), machine.profile.name.clone())
-        });
+        let meet = |booted: &Booted| {
+            self.beside.guests.of(&booted.profile.name).for_each(|(name, value)| self.facts.set(name, value));
+        };
+        let machine = self.machine.get_or_init(|| self.boot().inspect(meet)).as_ref().map_err(|failure| &**failure)?;
+        self.found.machine.get_or_init(|| (machine.record.clone(), machine.profile.name.clone()));
         Ok(machine)
     }
 

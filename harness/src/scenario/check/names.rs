@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::scenario::document::{Document, Item, Table, nearest};
+use crate::scenario::document::{Document, Item, Table, is_plain, nearest};
 use crate::scenario::file::Surroundings;
 use crate::scenario::model::{BUILT_INS, Piece, Template, pieces};
 
@@ -126,6 +126,5 @@ impl<'a> Names<'a> {
 }
 
 fn is_variable(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+    name.starts_with(|c: char| c.is_ascii_lowercase()) && is_plain(name)
 }
