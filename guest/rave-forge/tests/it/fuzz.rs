@@ -121,17 +121,12 @@ fn whatever_is_asked_there_is_an_answer() {
     runtime.block_on(async {
         let rounds = std::env::var("FUZZ_INPUTS").ok().map_or(ROUNDS, |text| text.parse().unwrap());
         for round in 0..rounds {
-            let mut path = if random.below(3) > 0 {
-                // By its number: a name may be another before long.
-                format!("/gitlab/api/v4/projects/{project}")
-            } else {
-                "/gitlab".to_owned()
-            };
-            let pieces = if random.below(2) > 0 {
-                path = format!("/gitlab/api/v4/projects/{project}{}", random.of(&PLACES));
-                random.below(2)
-            } else {
-                random.below(5)
+            // By its number: a name may be another before long.
+            let below = format!("/gitlab/api/v4/projects/{project}");
+            let (mut path, pieces) = match random.below(6) {
+                0 => ("/gitlab".to_owned(), random.below(5)),
+                1 | 2 => (below, random.below(5)),
+                _ => (below + random.of(&PLACES), random.below(2)),
             };
             for _ in 0..pieces {
                 path.push_str(random.of(&PIECES));
